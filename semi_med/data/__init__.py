@@ -1,0 +1,1 @@
+"""Data lists, their checks, cached cases, crops and views."""

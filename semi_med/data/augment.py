@@ -1,0 +1,255 @@
+"""Random changes of a batch: drawn first, then applied by a function without chance, on the batch's own device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one batch; entry b belongs to image b.
+
+    `flips`: axes to flip. `turns`: (plane, quarter turns). `matrix`: (B, n, n), output to input coordinates about the
+    centre, in voxels. `gain`, `offset`, `log_gamma`, `noise`, `blur`: numbers for each image. `seed`: of the noise.
+    """
+
+    flips: list[list[int]]
+    turns: list[tuple[tuple[int, int], int]]
+    matrix: Tensor | None
+    gain: Tensor
+    offset: Tensor
+    log_gamma: Tensor
+    noise: Tensor
+    blur: Tensor
+    seed: int
+
+
+@dataclass(kw_only=True)
+class Augment:
+    """Geometry (flips, quarter turns, rotation, scale) and intensity (gain, offset, gamma, noise, blur).
+
+    All images of a batch get draws of their own. Geometry is done to every map of the batch alike, about its centre;
+    labels are sampled by nearest neighbour. Intensity is in units of the normalised image's standard deviation.
+
+    Args:
+        flip_axes: spatial axes that are flipped with probability one half each.
+        turn_planes: planes of two axes of equal size that are turned by 0 to 3 quarters.
+        rotate: largest rotation in degrees about every axis (about the one axis in 2D); 0 switches it off.
+        scale: smallest and largest magnification.
+        affine_chance: chance that an image is rotated and scaled.
+        gain, offset: half-width of the uniform factor about 1 and summand about 0.
+        gamma: half-width of the uniform logarithm of the exponent, on the image's own range.
+        noise: largest standard deviation of added Gaussian noise.
+        blur: largest standard deviation of a Gaussian blur, in voxels.
+        chance: chance of each intensity change.
+    """
+
+    flip_axes: Sequence[int] = ()
+    turn_planes: Sequence[tuple[int, int]] = ()
+    rotate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    affine_chance: float = 1.0
+    gain: float = 0.0
+    offset: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+    chance: float = 0.5
+    geometry_keys: Sequence[str] = field(default=("context", "label_context", "monitor_label_context"))
+
+    def draw(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Drawn:
+        """Draw for a batch; the same generator state gives the same draws."""
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator)
+
+        def sometimes(limit: float, signed: bool) -> Tensor:
+            value = uniform(batch_size) * 2 - 1 if signed else uniform(batch_size)
+            return value * limit * (uniform(batch_size) < self.chance)
+
+        coins = uniform(batch_size, max(1, len(self.flip_axes))) < 0.5
+        flips = [[a for a, coin in zip(self.flip_axes, row, strict=False) if coin] for row in coins.tolist()]
+        turns: list[tuple[tuple[int, int], int]] = []
+        for plane, quarters in zip(
+            (self.turn_planes[i % len(self.turn_planes)] if self.turn_planes else (0, 1) for i in range(batch_size)),
+            torch.randint(0, 4, (batch_size,), generator=generator).tolist(),
+            strict=True,
+        ):
+            turns.append(((plane[0], plane[1]), quarters if self.turn_planes else 0))
+        matrix = self._draw_matrix(batch_size, dimensions, generator)
+        return Drawn(
+            flips=flips,
+            turns=turns,
+            matrix=matrix,
+            gain=1 + sometimes(self.gain, True),
+            offset=sometimes(self.offset, True),
+            log_gamma=sometimes(self.gamma, True),
+            noise=sometimes(self.noise, False),
+            blur=sometimes(self.blur, False),
+            seed=int(torch.randint(0, 2**62, (), generator=generator)),
+        )
+
+    def _draw_matrix(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Tensor | None:
+        if self.rotate == 0 and tuple(self.scale) == (1.0, 1.0):
+            return None
+        planes = [(0, 1)] if dimensions == 2 else [(0, 1), (0, 2), (1, 2)]
+        angles = (torch.rand(batch_size, len(planes), generator=generator) * 2 - 1) * torch.pi * self.rotate / 180
+        low, high = self.scale
+        scales = low + (high - low) * torch.rand(batch_size, generator=generator)
+        used = torch.rand(batch_size, generator=generator) < self.affine_chance
+        matrices = []
+        for row, scale, use in zip(angles, scales, used, strict=True):
+            matrix = torch.eye(dimensions)
+            for (i, j), angle in zip(planes, row, strict=True):
+                turn = torch.eye(dimensions)
+                turn[i, i] = turn[j, j] = torch.cos(angle)
+                turn[i, j], turn[j, i] = -torch.sin(angle), torch.sin(angle)
+                matrix = turn @ matrix
+            matrices.append(matrix / scale if bool(use) else torch.eye(dimensions))
+        return torch.stack(matrices)
+
+    def apply(self, batch: dict[str, Any], drawn: Drawn) -> dict[str, Any]:
+        """The changed batch; `batch` is left as it was. Images come out as float32."""
+        out = dict(batch)
+        for key in self.geometry_keys:
+            if key in batch:
+                out[key] = self._geometry(batch[key], drawn, nearest=key != "context")
+        if "margin" in batch:
+            out["margin"] = _turned_margin(batch["margin"], drawn)
+        out["context"] = self._intensity(out["context"].float(), drawn)
+        return out
+
+    def _geometry(self, maps: Tensor, drawn: Drawn, *, nearest: bool) -> Tensor:
+        changed = []
+        for image, flips, (plane, quarters) in zip(maps, drawn.flips, drawn.turns, strict=True):
+            if flips:
+                image = image.flip([a + 1 for a in flips])
+            if quarters:
+                if image.shape[plane[0] + 1] != image.shape[plane[1] + 1]:
+                    raise ValueError(f"plane {plane} of size {tuple(image.shape[1:])} cannot be turned by a quarter")
+                image = image.rot90(quarters, [plane[0] + 1, plane[1] + 1])
+            changed.append(image)
+        out = torch.stack(changed)
+        if drawn.matrix is None:
+            return out
+        return warp(out, drawn.matrix, nearest=nearest)
+
+    def _intensity(self, image: Tensor, drawn: Drawn) -> Tensor:
+        shape = (-1, *([1] * (image.dim() - 1)))
+
+        def numbers(values: Tensor) -> Tensor:
+            return values.to(image.device, image.dtype).view(shape)
+
+        if bool((drawn.blur > 0).any()):
+            image = _blurred(image, drawn.blur)
+        if bool((drawn.log_gamma != 0).any()):
+            axes = tuple(range(1, image.dim()))
+            low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
+            span = (high - low).clamp(min=1e-6)
+            image = ((image - low) / span).clamp(min=1e-7).pow(numbers(drawn.log_gamma.exp())) * span + low
+        image = image * numbers(drawn.gain) + numbers(drawn.offset)
+        if bool((drawn.noise > 0).any()):
+            generator = torch.Generator(image.device).manual_seed(drawn.seed)
+            image = image + numbers(drawn.noise) * torch.randn(
+                image.shape, generator=generator, device=image.device, dtype=image.dtype
+            )
+        return image
+
+
+def _turned_margin(margin: Tensor, drawn: Drawn) -> Tensor:
+    """The free margin after flips and quarter turns, which swap sides and axes."""
+    rows = []
+    for row, flips, (plane, quarters) in zip(margin, drawn.flips, drawn.turns, strict=True):
+        row = row.clone()
+        for axis in flips:
+            row[axis] = row[axis].flip(0)
+        for _ in range(quarters):
+            # rot90 from axis a to axis b: the new axis a runs along the old b reversed, the new b along the old a.
+            a, b = plane
+            row[a], row[b] = row[b].flip(0).clone(), row[a].clone()
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def warp(maps: Tensor, matrix: Tensor, *, nearest: bool) -> Tensor:
+    """Resample about the centre: output voxel x takes the input at matrix @ x, zero outside.
+
+    Args:
+        maps: `(B, C, *spatial)`, any type.
+        matrix: `(B, n, n)`, in voxels relative to the centre of the array, axes in array order.
+        nearest: nearest neighbour (labels) instead of linear.
+
+    Returns:
+        The same shape; the same type if nearest, else float32.
+    """
+    size = torch.tensor(maps.shape[2:], dtype=torch.float32)
+    # grid_sample wants normalised coordinates and the last axis first.
+    normalised = matrix * size.view(1, 1, -1) / size.view(1, -1, 1)
+    theta = torch.zeros(len(maps), len(size), len(size) + 1)
+    theta[:, :, :-1] = normalised.flip(1).flip(2)
+    source = maps.float()
+    grid = functional.affine_grid(theta.to(source.device), list(source.shape), align_corners=False)
+    mode = "nearest" if nearest else "bilinear"
+    out = functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return out.to(maps.dtype) if nearest else out
+
+
+def _blurred(image: Tensor, sigma: Tensor) -> Tensor:
+    """Separable Gaussian blur of each image by its own sigma in voxels."""
+    dimensions = image.dim() - 2
+    radius = max(1, int(3 * float(sigma.max()) + 0.5))
+    place = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (place / sigma.clamp(min=1e-3).view(-1, 1)) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(image.device)
+    batch, channels = image.shape[:2]
+    kernel = kernel.repeat_interleave(channels, dim=0)
+    folded = image.reshape(1, batch * channels, *image.shape[2:])
+    convolve = functional.conv2d if dimensions == 2 else functional.conv3d
+    for axis in range(dimensions):
+        shape = [batch * channels, 1] + [1] * dimensions
+        shape[2 + axis] = 2 * radius + 1
+        pad = [0] * (2 * dimensions)
+        pad[2 * (dimensions - 1 - axis)] = pad[2 * (dimensions - 1 - axis) + 1] = radius
+        padded = functional.pad(folded, pad, mode="replicate")
+        folded = convolve(padded, kernel.view(shape), groups=batch * channels)
+    return folded.reshape(image.shape)
+
+
+class View:
+    """From a raw batch of crops with margins to what a method sees.
+
+    Args:
+        crop_size: voxels of the crop.
+        augment: the random changes; None for none.
+
+    Gives `image` `(B, C, *crop)`, the middle of the changed context, and `label`, `monitor_label` likewise where
+    there are such; `context` and `margin` are kept for shifted crops.
+    """
+
+    def __init__(self, crop_size: Sequence[int], augment: Augment | None = None) -> None:
+        self.crop_size, self.augment = tuple(crop_size), augment or Augment()
+
+    def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """The view of a batch; `generator` (CPU) decides all draws."""
+        batch = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+        if not batch:
+            return batch
+        context = batch["context"]
+        batch = self.augment.apply(batch, self.augment.draw(len(context), context.dim() - 2, generator))
+        view = {"context": batch["context"], "margin": batch["margin"], "image": self._middle(batch["context"])}
+        for key in ("label", "monitor_label"):
+            if f"{key}_context" in batch:
+                view[key] = self._middle(batch[f"{key}_context"])
+        return view
+
+    def _middle(self, maps: Tensor) -> Tensor:
+        window = tuple(
+            slice((m - c) // 2, (m - c) // 2 + c) for m, c in zip(maps.shape[2:], self.crop_size, strict=True)
+        )
+        return maps[(slice(None), slice(None), *window)]

@@ -1,0 +1,153 @@
+"""Random crops out of cached cases, each batch a pure function of a seed and the iteration.
+
+Because nothing but (seed, stream, iteration) decides a batch, training resumes at any iteration by asking for that
+batch; no random state of a loader has to be saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semi_med.data.cases import CachedCases
+from semi_med.errors import InputError
+
+
+class CropBatches:
+    """Crops with a margin around them, cut before anything else is done to them.
+
+    Every pass over the cases is a new permutation of them; inside a case the crop's place is uniform.
+
+    Args:
+        cases: the cases to draw from.
+        crop_size: voxels along each axis, in the frame of the cached arrays.
+        batch_size: crops a batch.
+        margin: voxels kept around the crop on every side of each axis, for shifted crops and for rotations that
+            would otherwise bring in corners from nowhere.
+        seed: of the run.
+        stream: name of this stream of batches, so that labelled and unlabelled draws are independent and the
+            labelled ones are the same whatever else is trained.
+        rank, world_size: of this process, when several train together; each takes its own part of every batch.
+
+    A batch has `context` `(B, C, *(crop + 2 margin))` (zeros outside the scan), `margin` int64 `(B, n, 2)`: voxels of
+    the scan on each side of the crop, at most the margin asked for; `label_context` `(B, 1, ...)` uint8 where cases
+    have a label; and `case`, a list of names.
+
+    Raises:
+        InputError: there is no case, or a size does not fit the cases.
+    """
+
+    def __init__(
+        self,
+        cases: CachedCases,
+        crop_size: Sequence[int],
+        batch_size: int,
+        *,
+        margin: Sequence[int] | int = 0,
+        seed: int = 0,
+        stream: str = "labeled",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(cases) == 0:
+            raise InputError(f"the {stream} section has no case to draw crops from", fix="Add cases to the data list")
+        if batch_size < 1:
+            raise InputError(f"the {stream} batch size must be at least 1, not {batch_size}")
+        self.cases, self.batch_size, self.seed, self.stream = cases, batch_size, seed, stream
+        self.crop_size = tuple(int(s) for s in crop_size)
+        margins = (margin,) * len(self.crop_size) if isinstance(margin, int) else margin
+        self.margin = tuple(int(m) for m in margins)
+        if len(self.margin) != len(self.crop_size):
+            raise InputError(f"margin {self.margin} and crop size {self.crop_size} differ in length")
+        self.rank, self.world_size = rank, world_size
+        self._stream_key = [int(b) for b in stream.encode()]
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *self._stream_key, *key])
+
+    def case_index(self, sample: int) -> int:
+        """Which case the `sample`-th crop of this stream comes from."""
+        turn, place = divmod(sample, len(self.cases))
+        return int(self._generator(0, turn).permutation(len(self.cases))[place])
+
+    def batch(self, iteration: int) -> dict[str, Any]:
+        """The batch of that iteration (0-based)."""
+        first = (iteration * self.world_size + self.rank) * self.batch_size
+        samples = [self._crop(first + i) for i in range(self.batch_size)]
+        batch: dict[str, Any] = {"case": [s["case"] for s in samples]}
+        for key in samples[0]:
+            if key != "case":
+                batch[key] = torch.from_numpy(np.stack([s[key] for s in samples]))
+        return batch
+
+    def _crop(self, sample: int) -> dict[str, Any]:
+        index = self.case_index(sample)
+        arrays = self.cases.arrays(index)
+        size = arrays["image"].shape[1:]
+        if len(size) != len(self.crop_size):
+            raise InputError(
+                f"the image has {len(size)} axes, the crop size {self.crop_size} has {len(self.crop_size)}",
+                where=self.cases.name(index),
+            )
+        generator = self._generator(1, sample)
+        start, free = [], []
+        for s, c, m in zip(size, self.crop_size, self.margin, strict=True):
+            # A scan smaller than the crop lies in the middle of it and leaves no margin to shift into.
+            first = int(generator.integers(0, s - c + 1)) if s > c else -((c - s) // 2)
+            start.append(first)
+            free.append((min(m, first), min(m, s - c - first)) if s > c else (0, 0))
+        crop: dict[str, Any] = {"case": self.cases.name(index), "margin": np.array(free, dtype=np.int64)}
+        for key, array in arrays.items():
+            name = "context" if key == "image" else f"{key}_context"
+            crop[name] = self._cut(array, start)
+        return crop
+
+    def _cut(self, array: np.ndarray, start: Sequence[int]) -> np.ndarray:
+        shape = tuple(c + 2 * m for c, m in zip(self.crop_size, self.margin, strict=True))
+        out = np.zeros((array.shape[0], *shape), dtype=array.dtype)
+        source, target = [slice(None)], [slice(None)]
+        for first, m, extent, size in zip(start, self.margin, shape, array.shape[1:], strict=True):
+            begin = first - m
+            low, high = max(begin, 0), min(begin + extent, size)
+            source.append(slice(low, high))
+            target.append(slice(low - begin, high - begin))
+        out[tuple(target)] = array[tuple(source)]
+        return out
+
+
+class PairedBatches:
+    """Labelled and unlabelled batches side by side, one pair an iteration, without end.
+
+    Args:
+        labeled: batches of cases with a label.
+        unlabeled: batches of cases without one; None for methods that use none, which then get empty batches.
+    """
+
+    def __init__(self, labeled: CropBatches, unlabeled: CropBatches | None = None) -> None:
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.position = 0
+
+    def seek(self, iteration: int) -> None:
+        """The next pair that is given is that of this iteration (0-based)."""
+        self.position = iteration
+
+    def pair(self, iteration: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The pair of an iteration."""
+        unlabeled = self.unlabeled.batch(iteration) if self.unlabeled is not None else {"case": []}
+        return self.labeled.batch(iteration), unlabeled
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Pairs from the position on, the next one being prepared by a thread while one is used."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+            iteration = self.position
+            coming = pool.submit(self.pair, iteration)
+            while True:
+                current = coming.result()
+                iteration += 1
+                coming = pool.submit(self.pair, iteration)
+                yield current

@@ -1,0 +1,8 @@
+"""The trainer that all methods share, and what hangs on it. No method's name appears here."""
+
+from semi_med.engines.checkpoints import Checkpoints
+from semi_med.engines.curves import Curves, Progress
+from semi_med.engines.trainer import SemiSupervisedTrainer
+from semi_med.engines.validation import Validate
+
+__all__ = ["Checkpoints", "Curves", "Progress", "SemiSupervisedTrainer", "Validate"]

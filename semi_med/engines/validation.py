@@ -1,0 +1,78 @@
+"""Looking at the validation section while training. The test section is never seen here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from semi_med.engines.checkpoints import save_atomically
+from semi_med.engines.curves import append_row, forget_after
+
+
+class Validate:
+    """Runs an evaluator every few iterations, keeps its curve and the best model beside the headline one.
+
+    The curve goes to `logs/validation.csv` (and TensorBoard), the best model so far to
+    `models/model_best_validation.pt`. The headline model stays that of the last iteration. An undefined metric is
+    never the best. Random numbers drawn by the evaluator do not change the training.
+
+    Must stand before `Checkpoints` among the handlers, so that a checkpoint knows the best value.
+
+    Args:
+        evaluator: a MONAI evaluator whose key metric is a mean Dice with details (cases x classes); None for none.
+        output_dir: the run's folder.
+        interval: iterations between validations; one is always made at the end.
+        tensorboard: write to `logs/tensorboard` as well.
+    """
+
+    def __init__(
+        self, evaluator: Any, output_dir: str | Path, *, interval: int = 500, tensorboard: bool = True
+    ) -> None:
+        self.evaluator, self.interval, self.tensorboard = evaluator, interval, tensorboard
+        self.output_dir = Path(output_dir)
+        self.path = self.output_dir / "logs" / "validation.csv"
+
+    def attach(self, engine: Engine) -> None:
+        """Hang on the trainer's events."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._maybe)
+
+    def _begin(self, engine: Any) -> None:
+        forget_after(self.path, engine.state.iteration)
+        if engine.state.iteration == 0:
+            self.path.unlink(missing_ok=True)
+
+    def _maybe(self, engine: Any) -> None:
+        iteration = engine.state.iteration
+        if self.evaluator is None or (iteration % self.interval and iteration != engine.total_iterations):
+            return
+        with torch.random.fork_rng(), engine.deployed():
+            self.evaluator.run()
+        name = self.evaluator.state.key_metric_name
+        mean = float(self.evaluator.state.metrics[name])
+        row: dict[str, Any] = {"iteration": iteration, "mean_dice": f"{mean:.6g}"}
+        details = self.evaluator.state.metric_details.get(name)
+        if details is not None:
+            for index, value in enumerate(torch.nanmean(details.float(), dim=0).tolist(), start=1):
+                row[f"dice_{index}"] = f"{value:.6g}"
+        if engine.state.rank > 0:
+            return
+        append_row(self.path, row)
+        if self.tensorboard:
+            self._to_tensorboard(row)
+        engine.logger.info(f"validation at iteration {iteration}: mean Dice {mean:.4f}")
+        if math.isfinite(mean) and mean > engine.state.best_metric:
+            engine.state.best_metric, engine.state.best_metric_epoch = mean, engine.state.epoch
+            save_atomically(engine.model_state(), self.output_dir / "models" / "model_best_validation.pt")
+
+    def _to_tensorboard(self, row: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.output_dir / "logs" / "tensorboard"), filename_suffix=".validation") as writer:
+            for name, value in row.items():
+                if name != "iteration":
+                    writer.add_scalar(f"validation/{name}", float(value), int(row["iteration"]))

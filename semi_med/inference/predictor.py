@@ -1,0 +1,311 @@
+"""From scans to masks with a trained bundle: one scan, or a whole folder."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged
+from scipy import ndimage
+
+from semi_med.errors import InputError, ResourceError, SemiMedError
+from semi_med.inference.batch_files import (
+    BatchCase,
+    CaseRow,
+    collect_cases,
+    make_output_folder,
+    write_record,
+    write_volumes,
+)
+from semi_med.inference.bundle import Bundle, load_bundle, resolve_device, root_cause
+from semi_med.inference.io import write_label
+from semi_med.inference.reader import ScanReader
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The segmentation of one scan, on the scan's own grid.
+
+    Attributes:
+        label: (i, j, k) class indices, uint8 (uint16 above 255 classes).
+        affine: 4x4 float64, voxel index to RAS millimetres: that of the scan.
+        volumes_ml: millilitres of every class but the background, by name.
+        voxels: the same as counts.
+        warnings: what was odd, each beginning with a code.
+        seconds: wall time, reading included.
+    """
+
+    label: np.ndarray
+    affine: np.ndarray
+    volumes_ml: dict[str, float]
+    voxels: dict[str, int]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+class Predictor:
+    """A bundle whose networks are loaded once and segment scan after scan.
+
+    Args:
+        bundle: opened with `semi_med.inference.bundle.load_bundle`; `Predictor.load` does both.
+        device: where the networks are.
+        largest_component: keep only the largest connected component (26 neighbours) of each class; None follows the
+            bundle's configuration.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: torch.device, largest_component: bool | None = None) -> None:
+        self.bundle = bundle
+        self.device = device
+        self.largest_component = bundle.largest_component if largest_component is None else largest_component
+        # in place of the bundle's own loader, so that no file goes round the checks
+        reader: Any = ScanReader(nonfinite="replace")  # MONAI takes instances, its annotation names only classes
+        self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        *,
+        weights: str | Path | None = None,
+        network: str = "1",
+        largest_component: bool | None = None,
+        device: str | torch.device | None = None,
+    ) -> Predictor:
+        """Opens a bundle or the folder of a training run.
+
+        Args:
+            bundle: folder with `configs/inference.json`, `configs/metadata.json` and `models/model.pt`.
+            weights: a file to use instead of `models/model.pt`.
+            network: "1", "2" or "mean" (average of both networks' probabilities).
+            largest_component: keep only the largest connected component of each class; None follows the bundle.
+            device: for example "cpu" or "cuda:0"; None takes CUDA if there is one.
+
+        Raises:
+            InputError: if the bundle, its weights or a setting cannot be used; the code says which.
+            ResourceError: if the device cannot be used.
+        """
+        found = resolve_device(device)
+        opened = load_bundle(
+            Path(bundle), weights=None if weights is None else Path(weights), network=network, device=found
+        )
+        return cls(opened, device=found, largest_component=largest_component)
+
+    def __call__(self, path: str | Path | Sequence[str | Path]) -> Prediction:
+        """Segments one scan.
+
+        Args:
+            path: a file, or one file per channel.
+
+        Returns:
+            The label on the grid of the scan, whatever its orientation, spacing and size.
+
+        Raises:
+            InputError: if the scan is not sound or does not suit the bundle.
+            ResourceError: code MEMORY.
+        """
+        started = time.perf_counter()
+        files = [str(path)] if isinstance(path, str | Path) else [str(name) for name in path]
+        try:
+            label, affine, warnings = self._segment(files)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise ResourceError(
+                "there is not enough memory for this scan",
+                where=files[0],
+                fix="Use the device cpu, a machine with more memory, or crop the scan.",
+                code="MEMORY",
+            ) from error
+        except Exception as error:
+            cause = root_cause(error)
+            if isinstance(cause, SemiMedError) and cause is not error:
+                raise cause from None  # MONAI wraps what a transform raises
+            raise
+        voxels = {
+            name: int(np.count_nonzero(label == index)) for index, name in self.bundle.classes.items() if index > 0
+        }
+        millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+        warnings += [f"EMPTY: no voxel is {name}" for name, count in voxels.items() if count == 0]
+        return Prediction(
+            label=label,
+            affine=affine,
+            volumes_ml={name: count * millilitres for name, count in voxels.items()},
+            voxels=voxels,
+            warnings=tuple(warnings),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Label, affine and warnings of one scan."""
+        data = self._load({"image": files if len(files) > 1 else files[0]})
+        image = data["image"]
+        shape = tuple(image.shape[1:])
+        affine = np.asarray(image.affine, dtype=np.float64).copy()
+        warnings = image.meta["warnings"].splitlines()
+        if self.bundle.channels not in (None, image.shape[0]):
+            raise InputError(
+                f"the network wants {self.bundle.channels} image channels, the case has {image.shape[0]}",
+                where=files[0],
+                fix="Give one file per channel.",
+                code="NDIM",
+            )
+        data = self.bundle.preprocessing(data)
+        with torch.no_grad():
+            probs = self.bundle.inferer(data["image"].as_tensor()[None].to(self.device), self.bundle.networks)
+        self._check_probs(probs, files[0])
+        data["pred"] = MetaTensor(probs[0], meta=data["image"].meta)
+        label = self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine)
+        return (keep_largest(label) if self.largest_component else label), affine, warnings
+
+    def _check_probs(self, probs: torch.Tensor, file: str) -> None:
+        if probs.shape[1] != len(self.bundle.classes):
+            raise InputError(
+                f"the network gives {probs.shape[1]} classes, the metadata name {len(self.bundle.classes)}",
+                where=self.bundle.weights,
+                fix="Mend channel_def in configs/metadata.json.",
+                code="BUNDLE",
+            )
+        if not torch.isfinite(probs).all():
+            raise InputError(
+                "the network's output is not finite for this scan",
+                where=file,
+                fix="Set amp to false in the bundle's inferer; if that does not help, look at the values of the scan.",
+                code="NONFINITE_OUTPUT",
+            )
+
+    def _label_on_grid(self, pred: torch.Tensor, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+        """Class indices from what the postprocessing returned, checked to lie on the grid of the scan."""
+        values = pred.detach().cpu()
+        back = isinstance(values, MetaTensor) and np.allclose(np.asarray(values.affine), affine, atol=1e-4)
+        if tuple(values.shape) != (1, *shape) or not back:
+            raise InputError(
+                f"postprocessing must return class indices on the grid of the scan, (1, {shape}) with its affine; "
+                f"it returned {tuple(values.shape)}",
+                where="postprocessing",
+                fix="Use AsDiscreted(argmax=True) and Invertd over the preprocessing.",
+                code="BUNDLE",
+            )
+        return values.numpy()[0].astype(np.uint8 if len(self.bundle.classes) <= 256 else np.uint16)
+
+
+def keep_largest(label: np.ndarray) -> np.ndarray:
+    """The largest connected component of every class above 0; the rest becomes background.
+
+    Args:
+        label: (i, j, k) class indices. Voxels that share a face, an edge or a corner are connected.
+
+    Returns:
+        A new label of the same type. Of components of equal size the one that comes first in memory order stays.
+    """
+    kept = np.zeros_like(label)
+    neighbours = np.ones((3,) * label.ndim, dtype=bool)
+    for index in np.unique(label[label > 0]):
+        components, count = ndimage.label(label == index, structure=neighbours)
+        if count:
+            kept[components == np.bincount(components.ravel())[1:].argmax() + 1] = index
+    return kept
+
+
+def predict(
+    bundle: str | Path,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    network: str = "1",
+    largest_component: bool | None = None,
+    device: str | torch.device | None = None,
+    weights: str | Path | None = None,
+    report: Callable[[CaseRow, int, int], None] | None = None,
+) -> list[CaseRow]:
+    """Segments files and folders of scans; a case that fails is recorded and the others go on.
+
+    Writes `<case>_seg.nii.gz` for every case, `volumes.csv` and `run.json`, each at once or not at all.
+
+    Args:
+        bundle: see `Predictor.load`.
+        inputs: scans and folders of scans.
+        output: folder for the results; made if it is not there.
+        network: see `Predictor.load`.
+        largest_component: see `Predictor.load`.
+        device: see `Predictor.load`.
+        weights: see `Predictor.load`.
+        report: called after every case with its row, the number of finished cases and the number of all.
+
+    Returns:
+        One row per case, in the order of the inputs; `status` is "done" or "failed".
+
+    Raises:
+        InputError: if the inputs, the bundle or the output folder cannot be used; no case has been touched then.
+        ResourceError: if the device cannot be used, or the disk is full.
+    """
+    output = Path(output)
+    cases = collect_cases([Path(path) for path in inputs], output)
+    make_output_folder(output)
+    predictor = Predictor.load(
+        bundle, weights=weights, network=network, largest_component=largest_component, device=device
+    )
+    settings = {
+        "bundle": Path(bundle).resolve().name,
+        "weights": predictor.bundle.weights.name,
+        "weights_sha256": predictor.bundle.sha256,
+        "network": network,
+        "largest_component": predictor.largest_component,
+        "device": str(predictor.device),
+        "window": list(predictor.bundle.inferer.window),
+        "stride": list(predictor.bundle.inferer.stride),
+        "amp": predictor.bundle.inferer.amp,
+    }
+    started, clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
+    rows: list[CaseRow] = []
+    try:
+        for case in cases:
+            rows.append(_predict_case(predictor, case))
+            if report is not None:
+                report(rows[-1], len(rows), len(cases))
+    finally:  # an interrupted run keeps its record
+        write_volumes(output / "volumes.csv", rows)
+        write_record(
+            output / "run.json",
+            settings,
+            rows=rows,
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - clock,
+        )
+    return rows
+
+
+def _predict_case(predictor: Predictor, case: BatchCase) -> CaseRow:
+    started = time.perf_counter()
+    row = CaseRow(
+        case=case.name,
+        image=case.image.name,
+        status="failed",
+        output=None,
+        volumes_ml={},
+        voxels={},
+        warnings=[],
+        error=None,
+        code=None,
+        seconds=0.0,
+    )
+    try:
+        prediction = predictor(case.image)
+        write_label(case.target, prediction.label, affine=prediction.affine)
+    except SemiMedError as error:
+        if error.code == "DISK_FULL":  # every further case would fail alike
+            raise
+        row["error"], row["code"] = f"{error.problem}. {error.fix}" if error.fix else error.problem, error.code
+    except Exception as error:  # one case must not stop the batch
+        text = f"{type(error).__name__}: {error}".replace(f"{case.image.parent}/", "")
+        row["error"], row["code"] = text, "UNEXPECTED"
+    else:
+        row["status"], row["output"] = "done", case.target.name
+        row["volumes_ml"], row["voxels"] = prediction.volumes_ml, prediction.voxels
+        row["warnings"] = list(prediction.warnings)
+    row["seconds"] = round(time.perf_counter() - started, 3)
+    return row

@@ -1,0 +1,91 @@
+"""The MONAI reader through which every image of this project enters a transform chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from semi_med.errors import InputError
+from semi_med.inference.io import IMAGE_SUFFIXES, Scan, read_image
+
+_SAME_PLACE = 0.1  # voxels by which the corners of two channels may lie apart
+
+
+class ScanReader(ImageReader):
+    """Reads scans for `LoadImaged`, verified whole and with an affine in RAS millimetres.
+
+    One file is a volume without a channel axis; a list of files is one channel each, `(C, i, j, k)`.
+    The metadata has `affine`, `original_affine`, `spatial_shape`, `space`, `original_channel_dim` and `warnings` (one
+    text, empty if nothing was odd, so that cases with and without warnings make a batch).
+
+    Args:
+        nonfinite: what happens to NaN and infinite voxels, see `semi_med.inference.io.read_image`.
+    """
+
+    def __init__(self, nonfinite: Literal["error", "replace"] = "error") -> None:
+        super().__init__()
+        self.nonfinite = nonfinite
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether every file name ends in one of `IMAGE_SUFFIXES`."""
+        return all(str(name).lower().endswith(IMAGE_SUFFIXES) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
+        """The paths as they are.
+
+        The files are opened in `get_data`: `LoadImage` answers an exception raised here by trying its other readers,
+        which would take a file that was refused.
+        """
+        return tuple(Path(name) for name in ensure_tuple(data))
+
+    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reads the files.
+
+        Args:
+            img: what `read` returned.
+
+        Returns:
+            The voxels, float32, and the metadata.
+
+        Raises:
+            InputError: if a file is not sound, or the channels do not lie on one grid.
+        """
+        scans = [read_image(path, nonfinite=self.nonfinite) for path in img]
+        for path, scan in zip(img[1:], scans[1:], strict=True):
+            _check_same_grid(scans[0], scan, path)
+        array = scans[0].array if len(scans) == 1 else np.stack([scan.array for scan in scans])
+        meta: dict[str, Any] = {
+            MetaKeys.AFFINE: scans[0].affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: scans[0].affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(scans[0].array.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            # MONAI's sign for "there is no channel axis" is NaN
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(scans) == 1 else 0,
+            "warnings": "\n".join(dict.fromkeys(warning for scan in scans for warning in scan.warnings)),
+        }
+        return array, meta
+
+
+def _check_same_grid(first: Scan, other: Scan, path: Path) -> None:
+    if other.array.shape != first.array.shape:
+        raise InputError(
+            f"all channels of a case must have one shape, {first.array.shape} is wanted and {other.array.shape} came",
+            where=path,
+            fix="Resample the channels to one grid.",
+            code="GEOMETRY",
+        )
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [*first.array.shape, 1]
+    apart = np.linalg.norm((corners @ (other.affine - first.affine).T)[:, :3], axis=1).max()
+    if apart > _SAME_PLACE * min(first.spacing):
+        raise InputError(
+            f"all channels of a case must lie on one grid, this one is up to {apart:.2f} mm away from the first",
+            where=path,
+            fix="Resample the channels to one grid.",
+            code="GEOMETRY",
+        )

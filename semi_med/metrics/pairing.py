@@ -1,0 +1,99 @@
+"""Which prediction belongs to which label: by case name, with everything left over named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semi_med.errors import InputError, ProblemsError
+from semi_med.inference.io import IMAGE_SUFFIXES, case_name
+
+PREDICTION_ENDING = "_seg"
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Predictions and labels by case; `missing` are cases without prediction, `extra` predictions without label."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    missing: tuple[str, ...]
+    extra: tuple[Path, ...]
+
+
+def pair_files(predictions: Path, labels: Path) -> Pairing:
+    """Match `<case>_seg.nii.gz` or `<case>.nii.gz` to the label `<case>.nii.gz`, `.nrrd`, `.mha` or another format.
+
+    Two single files are one pair whatever their names. Folders are not searched below their first level.
+
+    Raises:
+        InputError: a path does not exist or holds no scan; both are the same place; nothing matches.
+        ProblemsError: a case has more than one label or prediction.
+    """
+    predictions, labels = Path(predictions), Path(labels)
+    for path in (predictions, labels):
+        if not path.exists():
+            raise InputError("does not exist", where=path, fix="Check the path", code="MISSING")
+    if predictions.samefile(labels):
+        raise InputError(
+            "predictions and labels are the same place", where=predictions, fix="Give two different paths", code="SAME"
+        )
+    if predictions.is_file() and labels.is_file():
+        return Pairing({case_name(labels): (predictions, labels)}, (), ())
+
+    label_files = _one_each({path: case_name(path) for path in _scans(labels)}, what="labels")
+    named = {path: _case_of(path, label_files) for path in _scans(predictions)}
+    found = _one_each({path: case for path, case in named.items() if case in label_files}, what="predictions")
+    if not found:
+        raise InputError(
+            f"none of the {len(named)} predictions matches one of the {len(label_files)} labels "
+            f"(for example {sorted(named.values())[0]!r} and {sorted(label_files)[0]!r})",
+            where=predictions,
+            fix=f"Name predictions <case>{PREDICTION_ENDING}.nii.gz or <case>.nii.gz like the labels",
+            code="NO_PAIRS",
+        )
+    return Pairing(
+        pairs={case: (found[case], label_files[case]) for case in sorted(found)},
+        missing=tuple(sorted(label_files.keys() - found.keys())),
+        extra=tuple(sorted(path for path, case in named.items() if case not in label_files)),
+    )
+
+
+def _scans(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    scans = [
+        file
+        for file in files
+        if file.is_file() and not file.name.startswith(".") and _is_scan(file.name, IMAGE_SUFFIXES)
+    ]
+    if not scans:
+        raise InputError(
+            "holds no scan", where=path, fix=f"Give files that end in {', '.join(IMAGE_SUFFIXES)}", code="EMPTY"
+        )
+    return scans
+
+
+def _is_scan(name: str, suffixes: Sequence[str]) -> bool:
+    return name.lower().endswith(tuple(suffixes))
+
+
+def _case_of(prediction: Path, label_files: dict[str, Path]) -> str:
+    name = case_name(prediction)
+    return name if name in label_files else name.removesuffix(PREDICTION_ENDING)
+
+
+def _one_each(cases: dict[Path, str], *, what: str) -> dict[str, Path]:
+    """Turn file to case into case to file; a case with two files is an error that names them."""
+    files: dict[str, list[Path]] = {}
+    for path, case in cases.items():
+        files.setdefault(case, []).append(path)
+    twice = [
+        InputError(
+            f"wanted one file, got {', '.join(path.name for path in paths)}", where=case, fix="Remove one", code="TWICE"
+        )
+        for case, paths in files.items()
+        if len(paths) > 1
+    ]
+    if twice:
+        raise ProblemsError(twice, title=f"The {what}")
+    return {case: paths[0] for case, paths in files.items()}

@@ -1,0 +1,19 @@
+"""Pure functions on tensors `(B, C, *spatial)`: no state, no files, 2D and 3D without a branch."""
+
+from semi_med.ops.mixing import draw_cutmix_regions, partner, paste
+from semi_med.ops.pseudo_labels import overlap, pseudo_label
+from semi_med.ops.ramps import gaussian_ramp
+from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
+
+__all__ = [
+    "SHIFT_DIRECTIONS",
+    "com",
+    "crop_at",
+    "draw_cutmix_regions",
+    "draw_offsets",
+    "gaussian_ramp",
+    "overlap",
+    "partner",
+    "paste",
+    "pseudo_label",
+]

@@ -1,0 +1,36 @@
+"""Labels that a network makes for scans that nobody labelled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pseudo_label(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Most probable class of each voxel, and whether it is probable enough to count.
+
+    Args:
+        logits: `(B, K, *spatial)`, before softmax; at least two classes.
+        threshold: a voxel counts where its largest probability is at least this; 0 lets every voxel count.
+
+    Returns:
+        label `(B, 1, *spatial)` int64, confident `(B, 1, *spatial)` bool, and the largest probability
+        `(B, 1, *spatial)`. None of them carries a gradient.
+    """
+    with torch.no_grad():
+        confidence, label = torch.softmax(logits.float(), dim=1).max(dim=1, keepdim=True)
+        return label, confidence >= threshold, confidence
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Dice overlap of the foregrounds of two labellings, a scalar in [0, 1]; 1 where neither has any foreground.
+
+    A voxel is shared where both give it the same class and that class is not the background (0).
+
+    Args:
+        a: class indices of any shape.
+        b: class indices of the same shape.
+    """
+    shared = ((a == b) & (a > 0)).sum()
+    total = (a > 0).sum() + (b > 0).sum()
+    return torch.where(total > 0, 2.0 * shared / total.clamp(min=1), torch.ones_like(total, dtype=torch.float32))

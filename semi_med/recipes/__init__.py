@@ -1,0 +1,1 @@
+"""The parts that bundles are composed from, and what composes them."""

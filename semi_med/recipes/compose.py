@@ -1,0 +1,213 @@
+"""Bundles from parts: common/, tasks/<task>/ and methods/<method>/ become bundles/<method>_<task>/."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semi_med import __version__
+from semi_med.errors import InputError
+
+HERE = Path(__file__).parent
+CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
+_LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
+
+
+def methods() -> list[str]:
+    """Names of the methods that have a recipe."""
+    return sorted(path.name for path in (HERE / "methods").iterdir() if (path / "about.json").is_file())
+
+
+def tasks() -> list[str]:
+    """Names of the tasks that have a recipe."""
+    return sorted(path.name for path in (HERE / "tasks").iterdir() if (path / "about.json").is_file())
+
+
+def compose(method: str, task: str, target: str | Path) -> Path:
+    """Write the bundle of a method for a task.
+
+    Later parts win: common, then the method's, then the task's, each as `<name>.json` with `shared.json` for what
+    training and inference must agree on. Weights, checkpoints and logs that lie in `target` are left alone.
+
+    Args:
+        method: a name of `methods()`.
+        task: a name of `tasks()`.
+        target: the bundle's folder, `bundles/<method>_<task>` by convention.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: there is no such method or task.
+    """
+    for kind, name, known in (("method", method, methods()), ("task", task, tasks())):
+        if name not in known:
+            raise InputError(f"there is no {kind} {name!r}", fix=f"Choose one of {', '.join(known)}", code="SETTING")
+    target, bundle = Path(target), f"{method}_{task}"
+    (target / "configs").mkdir(parents=True, exist_ok=True)
+    (target / "docs").mkdir(exist_ok=True)
+    files = {f"configs/{name}.json": compose_config(name, method=method, task=task) for name in CONFIGS}
+    files["configs/metadata.json"] = compose_metadata(method=method, task=task)
+    for name, content in files.items():
+        text = to_json(content).replace("{bundle}", bundle).replace("{task}", task)
+        (target / name).write_text(text, encoding="utf-8")
+    shutil.copyfile(HERE / "common" / "logging.conf", target / "configs" / "logging.conf")
+    shutil.copyfile(HERE / "common" / "LICENSE", target / "LICENSE")
+    (target / "docs" / "README.md").write_text(compose_readme(method=method, task=task), encoding="utf-8")
+    _write_lists(task, target / "data_lists")
+    return target
+
+
+def to_json(content: Any) -> str:
+    """Indented JSON in which a list of plain values stays on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    plain = re.compile(r"\[\s+((?:[^\[\]{}\"]|\"[^\"\n]*\")*?)\s+\]")
+    while True:
+        shorter = plain.sub(lambda found: "[" + re.sub(r"\s*\n\s*", " ", found.group(1)) + "]", text)
+        if shorter == text:
+            return text + "\n"
+        text = shorter
+
+
+def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
+    """One configuration (`train`, `inference`, `evaluate` or `multi_gpu_train`) of a method for a task."""
+    rooms = ("common", f"methods/{method}", f"tasks/{task}")
+    config: dict[str, Any] = {}
+    if name in ("train", "inference"):
+        for room in rooms:
+            config = merge(config, _part(room, "shared"))
+    for room in rooms:
+        config = merge(config, _part(room, name))
+    return _in_order({key: _expand(value, config) for key, value in config.items()})
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`: dictionaries are merged key by key, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _part(room: str, name: str) -> dict[str, Any]:
+    path = HERE / room / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _expand(value: Any, config: Mapping[str, Any]) -> Any:
+    """`{"_like_": "x", ...}` becomes a copy of x with the other keys changed."""
+    if isinstance(value, Mapping) and "_like_" in value:
+        return merge(config[value["_like_"]], {k: v for k, v in value.items() if k != "_like_"})
+    return value
+
+
+def _in_order(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Imports, then the settings a person changes, then components, then the work."""
+
+    def rank(key: str) -> int:
+        value = config[key]
+        if key == "imports":
+            return 0
+        if key.split("#")[0] in _LAST:
+            return 3 + _LAST.index(key.split("#")[0])
+        return 2 if isinstance(value, dict) or (isinstance(value, str) and ".to(@device)" in value) else 1
+
+    return {key: config[key] for key in sorted(config, key=rank)}
+
+
+def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
+    """`metadata.json` after MONAI's schema."""
+    about_task, about_method = _part(f"tasks/{task}", "about"), _part(f"methods/{method}", "about")
+    shared = _part(f"tasks/{task}", "shared")
+    crop = shared["crop_size"]
+    labels = about_task["labels"]
+    return {
+        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+        "meta_schema_20240725.json",
+        "version": __version__,
+        "changelog": {__version__: "first version"},
+        "bundle": f"{method}_{task}",
+        "monai_version": "1.6.1",
+        "pytorch_version": "2.13.0",
+        "numpy_version": "2.4.6",
+        "required_packages_version": {
+            "semi-med": __version__,
+            "pytorch-ignite": "0.5.5",
+            "nibabel": "5.4.2",
+            "SimpleITK": "2.5.7",
+            "tensorboard": "2.21.0",
+        },
+        "name": f"{about_task['title']}: {about_method['name']}",
+        "task": f"{about_task['title']}, semi-supervised segmentation",
+        "description": f"{about_method['name']} on few labelled and many unlabelled scans. {about_task['title']}.",
+        "authors": "semi_med developers",
+        "copyright": "Copyright (c) semi_med developers",
+        "data_source": about_task["data_source"],
+        "data_type": "nifti",
+        "image_classes": "one channel of intensities with mean 0 and SD 1",
+        "label_classes": ", ".join(f"{value} {name}" for value, name in labels.items()),
+        "pred_classes": f"{len(labels)} channels, one probability for each class",
+        "eval_metrics": {},
+        "intended_use": "Research. Not a medical device; look at every result before anything depends on it.",
+        "references": [about_method["reference"], about_task["data_reference"]],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "modality": about_task["modality"],
+                    "num_channels": len(about_task["channels"]),
+                    "spatial_shape": crop,
+                    "dtype": "float32",
+                    "value_range": [-5, 20],
+                    "is_patch_data": True,
+                    "channel_def": about_task["channels"],
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "segmentation",
+                    "num_channels": len(labels),
+                    "spatial_shape": crop,
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": True,
+                    "channel_def": labels,
+                }
+            },
+        },
+    }
+
+
+def compose_readme(*, method: str, task: str) -> str:
+    """`docs/README.md` of a bundle."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = (HERE / "common" / "README.md.j2").read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    config = compose_config("train", method=method, task=task)
+    settings = {k: v for k, v in config.items() if not isinstance(v, dict | list) and k not in ("run", "bundle_root")}
+    notes = HERE / "methods" / method / f"{task}.md"
+    return environment.from_string(template).render(
+        bundle=f"{method}_{task}",
+        method=_part(f"methods/{method}", "about"),
+        task=_part(f"tasks/{task}", "about"),
+        config=config,
+        settings=settings,
+        results=notes.read_text(encoding="utf-8") if notes.is_file() else "No figure has been measured yet.\n",
+        version=__version__,
+    )
+
+
+def _write_lists(task: str, folder: Path) -> None:
+    if task != "la":
+        return
+    from semi_med.datasets.la import write_lists
+
+    write_lists(folder)
