@@ -7,27 +7,21 @@ way to start a bundle.
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
 import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from semi_med.errors import InputError, SemiMedError
-
-_ADDED_BY_TOOLS = {
-    # MONAI's experiment tracking and MONAI Label add these to a configuration.
-    *("displayable_configs", "tracking", "tracking_uri", "experiment_name", "run_name", "execute_config"),
-    *("is_not_rank0", "_meta_", "init_config", "param_to_report"),
-}
+from semi_med.bundle_settings import carry_over, changed_settings, running_folder
+from semi_med.bundle_settings import check_settings as check_settings  # configurations call it as bundle.check_settings
+from semi_med.errors import InputError, SemiMedError, root_cause
 
 _HOW_TO_GET: dict[str, str] = {
     "la": (
@@ -41,13 +35,15 @@ _HOW_TO_GET: dict[str, str] = {
 def find_root(name: str) -> str:
     """The folder of the bundle whose configuration is being run, as an absolute path.
 
-    Looked for in this order: the folder of the `--config_file` on the command line, the working directory,
-    `bundles/<name>` in it, `bundles/<name>` of the source tree that semi_med was installed from.
+    Looked for in this order: the folder of the configuration that is run, the working directory, `bundles/<name>` in
+    it, `bundles/<name>` of the source tree that semi_med was installed from.
 
     Raises:
         InputError: there is no such folder. From Python, pass `bundle_root` as an override.
     """
-    candidates = [*_roots_of_config_files(sys.argv), Path.cwd(), Path.cwd() / "bundles" / name]
+    running = running_folder()
+    candidates = [] if running is None else [running.parent]
+    candidates += [Path.cwd(), Path.cwd() / "bundles" / name]
     candidates.append(Path(__file__).resolve().parents[1] / "bundles" / name)
     for candidate in candidates:
         metadata = candidate / "configs" / "metadata.json"
@@ -58,17 +54,6 @@ def find_root(name: str) -> str:
         fix="Run it from the bundle's folder, or pass --bundle_root <folder>",
         code="BUNDLE_ROOT",
     )
-
-
-def _roots_of_config_files(arguments: Sequence[str]) -> list[Path]:
-    texts = []
-    for i, argument in enumerate(arguments):
-        if argument == "--config_file" and i + 1 < len(arguments):
-            texts.append(arguments[i + 1])
-        elif argument.startswith("--config_file="):
-            texts.append(argument.split("=", 1)[1])
-    files = [part.strip(" '\"") for text in texts for part in text.strip("[]").split(",")]
-    return [Path(file).absolute().parent.parent for file in files if file]
 
 
 def explain_errors() -> None:
@@ -82,109 +67,38 @@ def explain_errors() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    chain = list(_chain(error))
-    ours = next((e for e in chain if isinstance(e, SemiMedError)), None)
-    if ours is None:
-        traceback.print_exception(kind, error, trace)
-        root = chain[-1]
-        print(f"\nerror: {type(root).__name__}: {root}", file=sys.stderr)
+    cause = root_cause(error)
+    code = 1
+    if isinstance(cause, SemiMedError):
+        code = cause.exit_code
+        print(f"\nerror: {cause}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+        print("\ninterrupted", file=sys.stderr)
     else:
-        print(f"\nerror: {ours}", file=sys.stderr)
+        traceback.print_exception(kind, error, trace)
+        print(f"\nerror: {type(cause).__name__}: {cause}", file=sys.stderr)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # An excepthook cannot choose the exit status otherwise.
-    os._exit(ours.exit_code if ours is not None else 1)
+    os._exit(code)
 
 
-def _chain(error: BaseException) -> Iterable[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
+def load_sections(
+    data_list_file: str | Path, dataset_dir: str | Path, *, monitor: bool = False, task: str = ""
+) -> dict[str, Any]:
+    """Sections of a data list with absolute paths, and its `labels`.
 
-
-def check_settings(bundle_root: str | Path) -> None:
-    """Refuse overrides that name no setting of the bundle.
-
-    MONAI adds an unknown override to the configuration and goes on without it. Here every id of the running
-    configuration must exist in one of the bundle's own files, or lie inside a component or list that does.
+    Args:
+        data_list_file: JSON data list.
+        dataset_dir: the folder that its paths are relative to.
+        monitor: also give the labels of unlabelled cases that the list has for monitoring.
+        task: name of the task, for advice when the folder is missing.
 
     Raises:
-        InputError: naming the setting and the nearest one there is.
+        InputError: the list or the folder is missing, with how to get the data.
     """
-    known = {id_ for file in sorted((Path(bundle_root) / "configs").glob("*.json")) for id_ in _ids(_read(file))}
-    if not known:
-        raise InputError("the bundle has no configs/*.json", where=bundle_root, code="BUNDLE")
-    containers = {id_ for id_, value in known_containers(bundle_root).items() if value}
-    for id_ in _running_ids():
-        parent, _, last = id_.rpartition("::")
-        top = id_.split("::", 1)[0]
-        if id_ in known or top in _ADDED_BY_TOOLS or top.startswith("_") or last.startswith("_"):
-            continue
-        if parent in known and parent not in containers or (parent and parent not in known):
-            continue  # an argument of a component, judged by the component, or inside something that is refused itself
-        near = difflib.get_close_matches(id_, known, n=1)
-        shown = id_.replace("::", "#")
-        raise InputError(
-            f"there is no setting --{shown}",
-            fix=f"Did you mean --{near[0].replace('::', '#')}?" if near else "See docs/README.md of the bundle",
-            code="SETTING",
-        )
-
-
-def known_containers(bundle_root: str | Path) -> dict[str, bool]:
-    """Ids of dictionaries in the bundle's files, and whether they are plain (not a component)."""
-    plain: dict[str, bool] = {"": True}
-    for file in sorted((Path(bundle_root) / "configs").glob("*.json")):
-        for id_, value in _walk(_read(file), ""):
-            if isinstance(value, dict):
-                plain[id_] = "_target_" not in value
-    return plain
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text())
-
-
-def _walk(value: Any, prefix: str) -> Iterable[tuple[str, Any]]:
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, child in items:
-        id_ = f"{prefix}::{key}" if prefix else str(key)
-        id_ = id_.replace("#", "::")
-        yield id_, child
-        yield from _walk(child, id_)
-
-
-def _ids(config: Any) -> list[str]:
-    return [id_ for id_, _ in _walk(config, "")]
-
-
-def _running_ids() -> list[str]:
-    """Ids of the configuration in whose evaluation this is called.
-
-    An expression of a configuration has no access to the configuration itself; MONAI's resolver that evaluates it is
-    up the stack and holds it.
-    """
-    from monai.bundle.reference_resolver import ReferenceResolver
-
-    frame = inspect.currentframe()
-    while frame is not None:
-        resolver = frame.f_locals.get("self")
-        if isinstance(resolver, ReferenceResolver):
-            return [id_ for id_ in resolver.items if id_]
-        frame = frame.f_back
-    return []
-
-
-@functools.lru_cache(maxsize=4)
-def _load(data_list_file: str, dataset_dir: str, monitor: bool, task: str) -> dict[str, Any]:
     from semi_med.data.data_list import load_data_list
 
     if not Path(data_list_file).is_file():
@@ -205,23 +119,6 @@ def _load(data_list_file: str, dataset_dir: str, monitor: bool, task: str) -> di
             code="MISSING",
         )
     return {"labels": list(data_list.label_values), **data_list.sections(dataset_dir, monitor=monitor)}
-
-
-def load_sections(
-    data_list_file: str | Path, dataset_dir: str | Path, *, monitor: bool = False, task: str = ""
-) -> dict[str, Any]:
-    """Sections of a data list with absolute paths, and its `labels`.
-
-    Args:
-        data_list_file: JSON data list.
-        dataset_dir: the folder that its paths are relative to.
-        monitor: also give the labels of unlabelled cases that the list has for monitoring.
-        task: name of the task, for advice when the folder is missing.
-
-    Raises:
-        InputError: the list or the folder is missing, with how to get the data.
-    """
-    return _load(str(data_list_file), str(dataset_dir), monitor, task)
 
 
 def check_data(
@@ -261,25 +158,43 @@ def check_data(
     log.info(f"data checked, cases read: {findings.cases}")
 
 
-def prepare_run(bundle_root: str | Path, output_dir: str | Path, *, settings: Mapping[str, Any]) -> None:
+def prepare_run(
+    bundle_root: str | Path,
+    output_dir: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    configs: Sequence[str] = ("train",),
+    resume: bool = False,
+) -> None:
     """Make the run's folder a bundle of its own, with what was run written down in `run.json`.
 
-    When `output_dir` is not the bundle itself, its configurations, documents and licence are copied there, so that
-    the folder can be predicted with, moved and zipped.
+    When `output_dir` is not the bundle itself, its configurations, documents and licence are copied there, and what
+    training and inference share (networks, crop, stride) is written into its `inference.json` as it is run, so that
+    the folder can be predicted with, moved and zipped. When a run is resumed everything stays as it was.
+
+    Args:
+        bundle_root: the bundle that is run.
+        output_dir: the run's folder; made if it is missing.
+        settings: what to write down first, beside all that was changed.
+        configs: names of the configuration files that are run.
+        resume: go on with the run that is there.
 
     Raises:
-        InputError: the folder cannot be written, or the device is not there.
+        InputError: the folder cannot be written, or holds a run that is not to be resumed, or the device is not there.
     """
     import torch
 
+    from semi_med.engines.checkpoints import check_output
     from semi_med.files import write_atomically
+    from semi_med.recipes.compose import to_json
     from semi_med.runtime import versions
 
     root, output = Path(bundle_root).resolve(), Path(output_dir).resolve()
     device = torch.device(str(settings.get("device", "cpu")))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device} was asked for, but CUDA is not available", fix="Use --device cpu")
-    if int(os.environ.get("RANK", "0")) > 0:
+    check_output(output, resume=resume)
+    if int(os.environ.get("RANK", "0")) > 0 or (resume and (output / "run.json").is_file()):
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -290,9 +205,11 @@ def prepare_run(bundle_root: str | Path, output_dir: str | Path, *, settings: Ma
                     shutil.copytree(source, output / part, dirs_exist_ok=True)
                 elif source.is_file():
                     shutil.copy2(source, output / part)
+            carry_over(root, output)
         plain = {key: value if isinstance(value, int | float | bool) else str(value) for key, value in settings.items()}
-        content = {"bundle": root.name, "settings": plain, "versions": versions()}
-        write_atomically(output / "run.json", json.dumps(content, indent=2) + "\n")
+        changed = changed_settings(root, *configs)
+        content = {"bundle": root.name, "settings": plain, "changed": changed, "versions": versions()}
+        write_atomically(output / "run.json", to_json(content))
     except OSError as error:
         raise InputError(
             f"the folder cannot be written: {error.strerror or error}",
@@ -336,3 +253,8 @@ def scans_of(folder: str | Path) -> list[dict[str, str]]:
             code="MISSING",
         )
     return [{"image": str(file)} for file in files]
+
+
+def names_of(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Names of the cases of a batch, as MONAI's MetricsSaver wants them."""
+    return [{"filename_or_obj": str(item["case"])} for item in batch]

@@ -55,3 +55,11 @@ class ProblemsError(InputError):
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
         super().__init__(f"{title}: {count} found\n{lines}", code="PROBLEMS")
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The project's own error inside a chain of exceptions; without one, the innermost exception."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    return next((link for link in chain if isinstance(link, SemiMedError)), chain[-1])

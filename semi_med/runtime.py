@@ -9,6 +9,11 @@ import sys
 from importlib import metadata
 from typing import Any
 
+_PACKAGES = (
+    *("semi-med", "torch", "monai", "pytorch-ignite", "numpy", "scipy"),
+    *("scikit-image", "nibabel", "SimpleITK", "matplotlib"),
+)
+
 
 def keep_freed_memory() -> bool:
     """Ask glibc to keep freed memory instead of handing it back and faulting it in again at the next step.
@@ -32,9 +37,8 @@ def keep_freed_memory() -> bool:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    names = ("semi-med", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel")
     found = {"python": platform.python_version()}
-    for name in names:
+    for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -50,3 +54,12 @@ def describe_device(device: Any) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def describe_machine() -> dict[str, str]:
+    """Versions, the device that is used by default, and threads."""
+    import torch
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    threads = {"threads": str(torch.get_num_threads()), "cores": str(os.cpu_count())}
+    return {**versions(), "system": platform.platform(), "device": describe_device(device), **threads}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Augment:
 
     Args:
         flip_axes: spatial axes that are flipped with probability one half each.
-        turn_planes: planes of two axes of equal size that are turned by 0 to 3 quarters.
+        turn_planes: planes of two axes of equal size; each image is turned by 0 to 3 quarters in one of them.
         rotate: largest rotation in degrees about every axis (about the one axis in 2D); 0 switches it off.
         scale: smallest and largest magnification.
         affine_chance: chance that an image is rotated and scaled.
@@ -75,13 +75,15 @@ class Augment:
 
         coins = uniform(batch_size, max(1, len(self.flip_axes))) < 0.5
         flips = [[a for a, coin in zip(self.flip_axes, row, strict=False) if coin] for row in coins.tolist()]
-        turns: list[tuple[tuple[int, int], int]] = []
-        for plane, quarters in zip(
-            (self.turn_planes[i % len(self.turn_planes)] if self.turn_planes else (0, 1) for i in range(batch_size)),
-            torch.randint(0, 4, (batch_size,), generator=generator).tolist(),
-            strict=True,
-        ):
-            turns.append(((plane[0], plane[1]), quarters if self.turn_planes else 0))
+        quarters = torch.randint(0, 4, (batch_size,), generator=generator).tolist()
+        planes = self.turn_planes or [(0, 1)]
+        # With one plane nothing is drawn: the draws of such runs do not depend on this choice.
+        chosen = [0] * batch_size
+        if len(planes) > 1:
+            chosen = torch.randint(0, len(planes), (batch_size,), generator=generator).tolist()
+        turns = [
+            ((planes[p][0], planes[p][1]), q if self.turn_planes else 0) for p, q in zip(chosen, quarters, strict=True)
+        ]
         matrix = self._draw_matrix(batch_size, dimensions, generator)
         return Drawn(
             flips=flips,
@@ -116,13 +118,19 @@ class Augment:
 
     def apply(self, batch: dict[str, Any], drawn: Drawn) -> dict[str, Any]:
         """The changed batch; `batch` is left as it was. Images come out as float32."""
+        out = self.geometry(batch, drawn)
+        out["context"] = self.intensity(out["context"], drawn)
+        return out
+
+    def geometry(self, batch: dict[str, Any], drawn: Drawn) -> dict[str, Any]:
+        """Only where things are: every map of the batch and its margins are moved alike."""
         out = dict(batch)
         for key in self.geometry_keys:
             if key in batch:
                 out[key] = self._geometry(batch[key], drawn, nearest=key != "context")
         if "margin" in batch:
             out["margin"] = _turned_margin(batch["margin"], drawn)
-        out["context"] = self._intensity(out["context"].float(), drawn)
+        out["context"] = out["context"].float()
         return out
 
     def _geometry(self, maps: Tensor, drawn: Drawn, *, nearest: bool) -> Tensor:
@@ -140,7 +148,8 @@ class Augment:
             return out
         return warp(out, drawn.matrix, nearest=nearest)
 
-    def _intensity(self, image: Tensor, drawn: Drawn) -> Tensor:
+    def intensity(self, image: Tensor, drawn: Drawn) -> Tensor:
+        """Only how bright things are: an image batch `(B, C, *spatial)`."""
         shape = (-1, *([1] * (image.dim() - 1)))
 
         def numbers(values: Tensor) -> Tensor:
@@ -227,13 +236,25 @@ class View:
     Args:
         crop_size: voxels of the crop.
         augment: the random changes; None for none.
+        intensity_on: "context" changes intensities before the crop is cut out, so that all crops of a context look
+            alike; "image" leaves the context as it is and changes only `image`: a weak view for the teacher, a
+            strong one for the student.
 
-    Gives `image` `(B, C, *crop)`, the middle of the changed context, and `label`, `monitor_label` likewise where
-    there are such; `context` and `margin` are kept for shifted crops.
+    Gives `image` `(B, C, *crop)`, the middle of the changed context, `weak`, the same crop without the changes that
+    "image" keeps from the context, and `label`, `monitor_label` likewise where there are such; `context` and `margin`
+    are kept for shifted crops.
     """
 
-    def __init__(self, crop_size: Sequence[int], augment: Augment | None = None) -> None:
-        self.crop_size, self.augment = tuple(crop_size), augment or Augment()
+    def __init__(
+        self,
+        crop_size: Sequence[int],
+        augment: Augment | None = None,
+        *,
+        intensity_on: Literal["context", "image"] = "context",
+    ) -> None:
+        if intensity_on not in ("context", "image"):
+            raise ValueError(f"intensity_on must be 'context' or 'image', not {intensity_on!r}")
+        self.crop_size, self.augment, self.intensity_on = tuple(crop_size), augment or Augment(), intensity_on
 
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The view of a batch; `generator` (CPU) decides all draws."""
@@ -241,11 +262,18 @@ class View:
         if not batch:
             return batch
         context = batch["context"]
-        batch = self.augment.apply(batch, self.augment.draw(len(context), context.dim() - 2, generator))
-        view = {"context": batch["context"], "margin": batch["margin"], "image": self._middle(batch["context"])}
+        drawn = self.augment.draw(len(context), context.dim() - 2, generator)
+        moved = self.augment.geometry(batch, drawn)
+        if self.intensity_on == "context":
+            moved["context"] = self.augment.intensity(moved["context"], drawn)
+            weak = image = self._middle(moved["context"])
+        else:
+            weak = self._middle(moved["context"])
+            image = self.augment.intensity(weak, drawn)
+        view = {"context": moved["context"], "margin": moved["margin"], "weak": weak, "image": image}
         for key in ("label", "monitor_label"):
-            if f"{key}_context" in batch:
-                view[key] = self._middle(batch[f"{key}_context"])
+            if f"{key}_context" in moved:
+                view[key] = self._middle(moved[f"{key}_context"])
         return view
 
     def _middle(self, maps: Tensor) -> Tensor:

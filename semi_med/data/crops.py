@@ -62,8 +62,22 @@ class CropBatches:
         self.margin = tuple(int(m) for m in margins)
         if len(self.margin) != len(self.crop_size):
             raise InputError(f"margin {self.margin} and crop size {self.crop_size} differ in length")
+        if min(self.crop_size) < 1 or min(self.margin) < 0:
+            raise InputError(f"crop size {self.crop_size} must be at least 1 and margin {self.margin} at least 0")
+        self._check_same_keys()
         self.rank, self.world_size = rank, world_size
         self._stream_key = [int(b) for b in stream.encode()]
+
+    def _check_same_keys(self) -> None:
+        kept = [{key for key in item if key in self.cases.keys} for item in self.cases.data]
+        for index, keys in enumerate(kept):
+            if keys != kept[0]:
+                odd = ", ".join(sorted(keys ^ kept[0]))
+                raise InputError(
+                    f"some cases of the {self.stream} section have {odd} and others have not",
+                    where=self.cases.name(index),
+                    fix="Crops of different cases go into one batch: give all of them the same keys",
+                )
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *self._stream_key, *key])

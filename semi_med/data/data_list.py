@@ -29,7 +29,8 @@ from pydantic_core import PydanticCustomError
 
 from semi_med.data.strict_json import join_place, parse_json, shorten
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.inference.io import case_name, write_bytes
+from semi_med.files import write_atomically
+from semi_med.inference.io import case_name
 
 SECTIONS = ("labeled", "unlabeled", "validation", "test")
 
@@ -194,9 +195,7 @@ def load_data_list(path: str | Path) -> DataList:
 
 def save_data_list(data_list: DataList, path: str | Path) -> None:
     """Write a data list whole or not at all; the same list gives the same bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data_list_text(data_list).encode())
+    write_atomically(path, data_list_text(data_list))
 
 
 def data_list_text(data_list: DataList) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
+from semi_med.files import TEMPORARY_NAMES, write_atomically
 from semi_med.inference.byte_check import check_regular_file
-from semi_med.inference.io import write_bytes, write_label
+from semi_med.inference.io import write_label
 
 RECORD = "prepared.json"
 _IDLE = (".DS_Store", "Thumbs.db")
@@ -169,9 +170,9 @@ def _prepare_case(
     if made.label is not None:
         write_label(outputs["label"], made.label, affine=made.affine)
     if isinstance(made.image, Path):
-        write_bytes(outputs["image"], made.image.read_bytes())
+        write_atomically(outputs["image"], made.image.read_bytes())
     else:
-        write_bytes(outputs["image"], _nifti_bytes(made.image, made.affine))
+        write_atomically(outputs["image"], _nifti_bytes(made.image, made.affine))
     written = {key: _digest(path) for key, path in outputs.items() if source[key]}
     return {"source": source, "written": written, "notes": list(made.notes)}, False
 
@@ -241,7 +242,7 @@ def _open_target(target: Path, recipe: Mapping[str, Any], names: Sequence[str]) 
                 fix="Choose another.",
                 code="TARGET",
             ) from error
-        for left in (target / folder).glob(".semi_med_*.tmp"):  # of a call that was killed while it wrote
+        for left in (target / folder).glob(TEMPORARY_NAMES):  # of a call that was killed while it wrote
             left.unlink()
     # planned cases are entered first: a file whose entry was not written yet is then known as this call's own
     record["cases"] = {**dict.fromkeys(names), **record["cases"]}
@@ -283,4 +284,4 @@ def _refuse_other(target: Path, record: Mapping[str, Any], recipe: Mapping[str, 
 
 
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:
-    write_bytes(target / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(target / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -14,28 +14,22 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from semi_med.errors import InputError, ResourceError, TrainingError
-from semi_med.files import write_atomically
+from semi_med.engines.curves import check_interval
+from semi_med.errors import InputError, TrainingError
+from semi_med.files import TEMPORARY_NAMES, write_atomically
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> str:
     """`torch.save` so that `path` is either the old file or the whole new one; returns its SHA-256.
 
     Raises:
-        ResourceError: the disk is full or the folder cannot be written.
+        InputError: code NOT_WRITABLE.
+        ResourceError: code DISK_FULL.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getvalue()
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise ResourceError(
-            f"could not write {len(data)} bytes: {error.strerror or error}",
-            where=path,
-            fix="Free some space or choose another output_dir; earlier checkpoints are untouched",
-            code="DISK",
-        ) from error
+    write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -50,6 +44,48 @@ def finite(state: Any) -> bool:
     return True
 
 
+def require_finite(state: Any, engine: Any) -> None:
+    """Refuse to go on to write weights that are not finite.
+
+    Raises:
+        TrainingError: code NOT_FINITE.
+    """
+    if not finite(state):
+        raise TrainingError(
+            f"weights are not finite after iteration {engine.state.iteration}; they were not written",
+            fix="Checkpoints written before it are whole. Lower the learning rate or set gradient_clip, then resume",
+            code="NOT_FINITE",
+        )
+
+
+def found_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Checkpoints of a run's folder, oldest first, whole or not."""
+    return sorted((Path(output_dir) / "checkpoints").glob("iteration_*.pt"))
+
+
+def check_output(output_dir: str | Path, *, resume: bool) -> None:
+    """Refuse a folder that holds a run unless it is resumed, and to resume where there is none.
+
+    Raises:
+        InputError: code OUTPUT_EXISTS or NO_CHECKPOINT.
+    """
+    found = found_checkpoints(output_dir)
+    if found and not resume:
+        raise InputError(
+            f"the folder already holds a run ({found[-1].name})",
+            where=output_dir,
+            fix="Add --resume true to go on with it, or choose another --output_dir",
+            code="OUTPUT_EXISTS",
+        )
+    if resume and not found:
+        raise InputError(
+            "there is no checkpoint to resume from",
+            where=output_dir,
+            fix="Start without --resume, or point --output_dir at the run's folder",
+            code="NO_CHECKPOINT",
+        )
+
+
 class Checkpoints:
     """Writes `checkpoints/iteration_XXXXXXXX.pt` and `models/model.pt`, and resumes from the newest whole one.
 
@@ -57,6 +93,8 @@ class Checkpoints:
     the one before it is kept. `models/model.pt` holds the networks of the last iteration written: the headline model.
     On SIGTERM or Ctrl-C the iteration is finished, a checkpoint written and the run ended; a second Ctrl-C ends it at
     once.
+
+    Must stand behind handlers that write something for an iteration, so that a checkpoint is never ahead of them.
 
     Args:
         output_dir: the run's folder.
@@ -71,45 +109,43 @@ class Checkpoints:
     def __init__(self, output_dir: str | Path, *, interval: int = 500, resume: bool = False, keep: int = 2) -> None:
         self.output_dir = Path(output_dir)
         self.folder = self.output_dir / "checkpoints"
-        self.interval, self.resume, self.keep = interval, resume, keep
+        self.interval = check_interval(interval, "checkpoints")
+        self.resume, self.keep = resume, max(1, keep)
+        self._saved_at: int | None = None
         self._signal: int | None = None
         self._old_handlers: dict[int, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Resume now if asked to, and hang on the trainer's events."""
+        check_output(self.output_dir, resume=self.resume)
         if self.resume:
             self.restore(engine)
-        elif self.found():
-            raise InputError(
-                f"the folder already holds a run ({self.found()[-1].name})",
-                where=self.folder,
-                fix="Add --resume true to go on with it, or choose another --output_dir",
-                code="OUTPUT_EXISTS",
-            )
-        engine.add_event_handler(Events.STARTED, self._catch_signals)
+        engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
         engine.add_event_handler(Events.COMPLETED, self._after_run)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._release_and_raise)
-
-    def found(self) -> list[Path]:
-        """Checkpoints of the folder, oldest first."""
-        return sorted(self.folder.glob("iteration_*.pt"))
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._after_error)
 
     def restore(self, engine: Any) -> None:
-        """Load the newest checkpoint that is whole; says so when a damaged one was passed over."""
-        for path in reversed(self.found()):
+        """Load the newest checkpoint that is whole; says so when a damaged one was passed over.
+
+        Raises:
+            InputError: code NO_CHECKPOINT, none is whole; code RESUME_MISMATCH, it is of another run.
+        """
+        for path in reversed(found_checkpoints(self.output_dir)):
             try:
                 state = self._read(path)
-            except (ValueError, RuntimeError, OSError, EOFError, KeyError) as error:
+            except Exception as error:  # on rubbish the unpickler raises whatever it stumbles over
                 engine.logger.warning(f"{path.name} is damaged ({error}); the one before it is taken")
                 continue
             engine.load_state_dict(state)
-            engine.logger.info(f"Resumed from {path.name}: {state['iteration']} of {state['total_iterations']} iterations")
+            self._saved_at = state["iteration"]
+            done, total = state["iteration"], state["total_iterations"]
+            engine.logger.info(f"resumed from {path.name}: {done} of {total} iterations are done")
             return
         raise InputError(
-            "there is no whole checkpoint to resume from",
+            "all checkpoints are damaged, there is none to resume from",
             where=self.folder,
-            fix="Start without --resume, or point --output_dir at the run's folder",
+            fix="Copy them again if they came from elsewhere, or start again in another --output_dir",
             code="NO_CHECKPOINT",
         )
 
@@ -126,24 +162,26 @@ class Checkpoints:
 
         Raises:
             TrainingError: weights are not finite; nothing is written then.
+            InputError: code NOT_WRITABLE; the checkpoints before it stay.
+            ResourceError: code DISK_FULL; the checkpoints before it stay.
         """
+        self._saved_at = engine.state.iteration
         if engine.state.rank > 0:
             return
-        state = engine.state_dict()
-        if not (finite(state["networks"]) and finite(state["averages"])):
-            raise TrainingError(
-                f"weights are not finite at iteration {engine.state.iteration}; no checkpoint was written",
-                where=self.folder,
-                fix="Resume from the last checkpoint with a lower learning rate or gradient_clip",
-                code="NOT_FINITE",
-            )
+        state, model = engine.state_dict(), engine.model_state()
+        require_finite([state["networks"], state["averages"], model], engine)
+        # The model first: where there is a checkpoint there is a model that is at least as new.
+        save_atomically(model, self.output_dir / "models" / "model.pt")
         path = self.folder / f"iteration_{engine.state.iteration:08d}.pt"
+        path.with_suffix(".json").unlink(missing_ok=True)
         digest = save_atomically(state, path)
-        write_atomically(path.with_suffix(".json"), json.dumps({"sha256": digest}).encode())
-        save_atomically(engine.model_state(), self.output_dir / "models" / "model.pt")
-        for old in self.found()[: -self.keep]:
-            old.unlink()
-            old.with_suffix(".json").unlink(missing_ok=True)
+        write_atomically(path.with_suffix(".json"), json.dumps({"sha256": digest}))
+        found = found_checkpoints(self.output_dir)
+        place = found.index(path)
+        # What is newer than this was damaged when the run was resumed.
+        for other in [*found[: max(0, place + 1 - self.keep)], *found[place + 1 :]]:
+            other.unlink()
+            other.with_suffix(".json").unlink(missing_ok=True)
 
     def _after_iteration(self, engine: Any) -> None:
         if self._signal is not None:
@@ -159,11 +197,17 @@ class Checkpoints:
             self.save(engine)
 
     def _after_run(self, engine: Any) -> None:
-        self._release_signals()
-        if self._signal is None:
-            self.save(engine)
+        try:
+            if self._saved_at != engine.state.iteration:
+                self.save(engine)
+        finally:
+            self._release_signals()
 
-    def _catch_signals(self, engine: Any) -> None:
+    def _begin(self, engine: Any) -> None:
+        if engine.state.rank == 0:
+            for folder in (self.folder, self.output_dir / "models", self.output_dir / "logs"):
+                for left in folder.glob(TEMPORARY_NAMES):
+                    left.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -180,6 +224,5 @@ class Checkpoints:
             signal.signal(number, handler)
         self._old_handlers = {}
 
-    def _release_and_raise(self, engine: Any, error: BaseException) -> None:
+    def _after_error(self, engine: Any, error: BaseException) -> None:
         self._release_signals()
-        raise error

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 from monai.engines.trainer import Trainer
 from monai.engines.workflow import Workflow
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from semi_med.data.crops import PairedBatches
+from semi_med.engines.run_state import differences, random_state, run_settings, set_random_state
 from semi_med.errors import InputError, TrainingError
 from semi_med.methods.base import Method
 from semi_med.runtime import keep_freed_memory
+
+_MOST_SKIPPED = 10
 
 View = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
 
@@ -70,7 +73,7 @@ class SemiSupervisedTrainer(Trainer):
     ) -> None:
         self.method, self.optimizer, self.lr_scheduler = method, optimizer, lr_scheduler
         self.labeled_view, self.unlabeled_view, self.seed = labeled_view, unlabeled_view, seed
-        self.gradient_clip = gradient_clip
+        self.gradient_clip, self.batches = gradient_clip, train_data_loader
         whole = max_epochs * epoch_length
         self.total_iterations = whole if max_iterations is None else min(whole, max_iterations)
         self.networks = method.networks()
@@ -83,10 +86,12 @@ class SemiSupervisedTrainer(Trainer):
         if average_decay > 0:
             average = get_ema_multi_avg_fn(average_decay)
             self.averages = {
-                name: AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+                name: AveragedModel(_bare(network), multi_avg_fn=average, use_buffers=True)
                 for name, network in self.networks.items()
             }
-        self._resumed = False
+        self._on_start: dict[str, Any] | None = None
+        self._skipped = 0
+        self.learning_rate = 0.0  # that of the last step
         self.exit_code = 0
         super().__init__(
             device=device,
@@ -97,8 +102,10 @@ class SemiSupervisedTrainer(Trainer):
             amp=amp,
             handlers=train_handlers,
         )
+        # The last of its kind, so that handlers can tidy up; Ignite itself swallows the error once there is one.
+        self.add_event_handler(Events.EXCEPTION_RAISED, _raise)
         kind = self.state.device.type
-        self.scaler = torch.amp.GradScaler(kind, enabled=amp and kind == "cuda")
+        self.scaler = torch.amp.GradScaler(kind, enabled=amp and kind == "cuda")  # type: ignore[assignment]
         if kind == "cpu":
             keep_freed_memory()
 
@@ -107,19 +114,20 @@ class SemiSupervisedTrainer(Trainer):
         if self.state.iteration >= self.total_iterations:
             self.logger.info(f"Nothing to do: iteration {self.state.iteration} of {self.total_iterations} is reached.")
             return
-        self.data_loader.seek(self.state.iteration)
+        self.batches.seek(self.state.iteration)
+        self._restore_on_start()
         # MONAI's Trainer.run would replace the scaler by a new one.
         Workflow.run(self)
         if self.exit_code:
             raise SystemExit(self.exit_code)
 
-    def _iteration(self, engine: Any, batchdata: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Tensor]:
+    def _iteration(  # type: ignore[override]
+        self, engine: Any, batchdata: tuple[dict[str, Any], dict[str, Any]]
+    ) -> dict[str, Tensor]:
         done = self.state.iteration - 1  # Ignite has counted this one already
         labeled, unlabeled = (
             view(self._to_device(part), self._generator(done, stream))
-            for stream, (part, view) in enumerate(
-                zip(batchdata, (self.labeled_view, self.unlabeled_view), strict=True)
-            )
+            for stream, (part, view) in enumerate(zip(batchdata, (self.labeled_view, self.unlabeled_view), strict=True))
         )
         for network in self.networks.values():
             network.train()
@@ -131,7 +139,7 @@ class SemiSupervisedTrainer(Trainer):
         self._step(terms["loss"])
         self.method.after_update(done)
         for name, average in self.averages.items():
-            average.update_parameters(self.networks[name])
+            average.update_parameters(_bare(self.networks[name]))
         if self.state.iteration >= self.total_iterations:
             self.terminate()
         return {name: term.detach() for name, term in terms.items()}
@@ -141,14 +149,38 @@ class SemiSupervisedTrainer(Trainer):
         assert scaler is not None
         self.optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
-        if self.gradient_clip is not None:
-            scaler.unscale_(self.optimizer)
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
-        scaler.step(self.optimizer)
+        if self._gradient_usable():
+            self._skipped = 0
+            scaler.step(self.optimizer)
         scaler.update()
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
+
+    def _gradient_usable(self) -> bool:
+        """Clip if asked to. In mixed precision without a scaler, do what a scaler does: leave out a broken step."""
+        assert self.scaler is not None
+        guard = self.amp and not self.scaler.is_enabled()
+        if self.gradient_clip is None and not guard:
+            return True
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.gradient_clip if self.gradient_clip is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        if self.scaler.is_enabled() or torch.isfinite(norm):
+            return True
+        self._skip_step()
+        return False
+
+    def _skip_step(self) -> None:
+        self._skipped += 1
+        self.logger.warning(f"iteration {self.state.iteration}: the gradient is not finite, the step is left out")
+        if self._skipped >= _MOST_SKIPPED:
+            raise TrainingError(
+                f"the gradient was not finite in {self._skipped} steps in a row (now iteration {self.state.iteration})",
+                fix="Checkpoints are whole. Lower the learning rate, or train without amp, then resume",
+                code="NOT_FINITE",
+            )
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         moved = {}
@@ -179,14 +211,14 @@ class SemiSupervisedTrainer(Trainer):
         if not self.averages:
             yield self.networks
             return
-        own = {name: _copy(network.state_dict()) for name, network in self.networks.items()}
+        own = {name: _copy(_bare(network).state_dict()) for name, network in self.networks.items()}
         for name, average in self.averages.items():
-            self.networks[name].load_state_dict(average.module.state_dict())
+            _bare(self.networks[name]).load_state_dict(average.module.state_dict())
         try:
             yield self.networks
         finally:
             for name, state in own.items():
-                self.networks[name].load_state_dict(state)
+                _bare(self.networks[name]).load_state_dict(state)
 
     def model_state(self) -> dict[str, dict[str, Tensor]]:
         """Weights for use: `model` is the first network, others keep their field's name."""
@@ -197,38 +229,32 @@ class SemiSupervisedTrainer(Trainer):
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         """Everything that decides the next iteration."""
-        version, keys, position, has_gauss, gauss = np.random.get_state()
         return {
             "iteration": self.state.iteration,
             "total_iterations": self.total_iterations,
             "epoch_length": self.state.epoch_length,
-            "seed": self.seed,
-            "method": self._method_settings(),
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "settings": run_settings(self),
+            "networks": {name: _bare(network).state_dict() for name, network in self.networks.items()},
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "best": [float(self.state.best_metric), int(self.state.best_metric_epoch)],
-            "random": {
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                "numpy": [str(version), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
-                "python": random.getstate(),
-            },
+            "random": random_state(),
         }
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Go on exactly where `state_dict` was taken.
 
         Raises:
-            InputError: it is of another run: other method, settings, networks or schedule.
+            InputError: it is of another run: other cases, method, settings, networks or schedule. The learning rate,
+                gradient_clip and amp may differ; those of now are used.
         """
         state = dict(state_dict)
         self._check_same_run(state)
         try:
             for name, network in self.networks.items():
-                network.load_state_dict(state["networks"][name])
+                _bare(network).load_state_dict(state["networks"][name])
             for name, average in self.averages.items():
                 average.load_state_dict(state["averages"][name])
         except (RuntimeError, KeyError) as error:
@@ -237,49 +263,52 @@ class SemiSupervisedTrainer(Trainer):
                 fix="Resume with the settings the run was started with",
                 code="RESUME_MISMATCH",
             ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
+        self._load_optimizer(state)
         self.state.iteration = state["iteration"]
         self.state.epoch = state["iteration"] // self.state.epoch_length
         self.state.best_metric, self.state.best_metric_epoch = state["best"]
-        random_state = state["random"]
-        torch.set_rng_state(random_state["torch"])
-        if random_state["cuda"] and len(random_state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(random_state["cuda"])
-        version, keys, position, has_gauss, gauss = random_state["numpy"]
-        np.random.set_state((version, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-        python_version, numbers, python_gauss = random_state["python"]
-        random.setstate((python_version, tuple(numbers), python_gauss))
-        self._resumed = True
+        self._on_start = {"scaler": state["scaler"], "random": state["random"]}
 
-    def _method_settings(self) -> dict[str, Any]:
-        plain = {k: v for k, v in vars(self.method).items() if not isinstance(v, nn.Module)}
-        settings = {k: list(v) if isinstance(v, list | tuple) else v for k, v in plain.items()}
-        return {"name": type(self.method).__name__, **settings}
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Load optimizer and schedule; a learning rate that was asked for now takes the place of the saved one."""
+        groups, scheduler = self.optimizer.param_groups, self.lr_scheduler
+        wanted = [group.get("initial_lr", group["lr"]) for group in groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if scheduler is not None:
+            scheduler.load_state_dict(state["lr_scheduler"])
+        for i, (group, new) in enumerate(zip(self.optimizer.param_groups, wanted, strict=True)):
+            old = group.get("initial_lr", group["lr"])
+            if new == old:
+                continue
+            self.logger.warning(f"the learning rate is {new:g} from here on; the run was started with {old:g}")
+            group["lr"] *= new / old
+            if scheduler is not None:
+                group["initial_lr"] = scheduler.base_lrs[i] = new
+
+    def _restore_on_start(self) -> None:
+        """What the making of other components could still change, and the scaler, which MONAI makes late."""
+        if self._on_start is None:
+            return
+        state, self._on_start = self._on_start, None
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"])
+        if self.state.rank > 0:
+            # The checkpoint is of rank 0; dropout must not be the same on all.
+            torch.manual_seed(self._generator(self.state.iteration, 2).initial_seed())
 
     def _check_same_run(self, state: dict[str, Any]) -> None:
-        mine = {
-            "seed": self.seed,
-            "total_iterations": self.total_iterations,
-            "epoch_length": self.state.epoch_length,
-            **{f"method {key}": value for key, value in self._method_settings().items()},
-        }
-        theirs = {key: state[key] for key in ("seed", "total_iterations", "epoch_length")}
-        theirs |= {f"method {key}": value for key, value in state["method"].items()}
-        differences = [
-            f"{key}: {theirs.get(key)} in the checkpoint, {mine.get(key)} here"
-            for key in sorted(mine.keys() | theirs.keys())
-            if mine.get(key) != theirs.get(key)
-        ]
-        if differences:
+        found = differences(state.get("settings", {}), run_settings(self))
+        if found:
             raise InputError(
-                f"the checkpoint belongs to another run ({'; '.join(differences)})",
+                f"the checkpoint belongs to another run ({'; '.join(found)})",
                 fix="Resume with the settings the run was started with, or start a new run in another output_dir",
                 code="RESUME_MISMATCH",
             )
+
+
+def _raise(engine: Engine, error: BaseException) -> None:
+    raise error
 
 
 def _bare(network: nn.Module) -> nn.Module:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from semi_med.engines.checkpoints import save_atomically
-from semi_med.engines.curves import append_row, forget_after
+from semi_med.engines.checkpoints import require_finite, save_atomically
+from semi_med.engines.curves import append_row, check_interval, forget_after
+from semi_med.engines.run_state import random_state, set_random_state
 
 
 class Validate:
@@ -18,7 +19,8 @@ class Validate:
 
     The curve goes to `logs/validation.csv` (and TensorBoard), the best model so far to
     `models/model_best_validation.pt`. The headline model stays that of the last iteration. An undefined metric is
-    never the best. Random numbers drawn by the evaluator do not change the training.
+    never the best. Random numbers drawn by the evaluator do not change the training. Without a case to look at
+    nothing is done.
 
     Must stand before `Checkpoints` among the handlers, so that a checkpoint knows the best value.
 
@@ -32,7 +34,8 @@ class Validate:
     def __init__(
         self, evaluator: Any, output_dir: str | Path, *, interval: int = 500, tensorboard: bool = True
     ) -> None:
-        self.evaluator, self.interval, self.tensorboard = evaluator, interval, tensorboard
+        self.evaluator, self.tensorboard = evaluator, tensorboard
+        self.interval = check_interval(interval, "validations")
         self.output_dir = Path(output_dir)
         self.path = self.output_dir / "logs" / "validation.csv"
 
@@ -42,16 +45,20 @@ class Validate:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._maybe)
 
     def _begin(self, engine: Any) -> None:
+        if engine.state.rank > 0:
+            return
         forget_after(self.path, engine.state.iteration)
         if engine.state.iteration == 0:
             self.path.unlink(missing_ok=True)
 
     def _maybe(self, engine: Any) -> None:
         iteration = engine.state.iteration
-        if self.evaluator is None or (iteration % self.interval and iteration != engine.total_iterations):
+        if not self._has_cases() or (iteration % self.interval and iteration != engine.total_iterations):
             return
-        with torch.random.fork_rng(), engine.deployed():
+        drawn = random_state()
+        with engine.deployed():
             self.evaluator.run()
+        set_random_state(drawn)
         name = self.evaluator.state.key_metric_name
         mean = float(self.evaluator.state.metrics[name])
         row: dict[str, Any] = {"iteration": iteration, "mean_dice": f"{mean:.6g}"}
@@ -67,7 +74,12 @@ class Validate:
         engine.logger.info(f"validation at iteration {iteration}: mean Dice {mean:.4f}")
         if math.isfinite(mean) and mean > engine.state.best_metric:
             engine.state.best_metric, engine.state.best_metric_epoch = mean, engine.state.epoch
-            save_atomically(engine.model_state(), self.output_dir / "models" / "model_best_validation.pt")
+            model = engine.model_state()
+            require_finite(model, engine)
+            save_atomically(model, self.output_dir / "models" / "model_best_validation.pt")
+
+    def _has_cases(self) -> bool:
+        return self.evaluator is not None and len(self.evaluator.data_loader) > 0
 
     def _to_tensorboard(self, row: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter

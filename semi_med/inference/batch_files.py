@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.inference.io import IMAGE_SUFFIXES, case_name, write_bytes
+from semi_med.files import write_atomically
+from semi_med.inference.io import IMAGE_SUFFIXES, case_name
+from semi_med.runtime import versions
 
 
 class CaseRow(TypedDict):
@@ -137,7 +137,7 @@ def make_output_folder(output: Path) -> None:
             code="NOT_WRITABLE",
         ) from error
     probe = output / ".semi_med_probe"
-    write_bytes(probe, b"")
+    write_atomically(probe, b"")
     probe.unlink()
 
 
@@ -149,7 +149,7 @@ def write_volumes(path: Path, rows: Sequence[CaseRow]) -> None:
     for row in rows:
         for name, voxels in row["voxels"].items():
             table.writerow([row["case"], name, f"{row['volumes_ml'][name]:.4f}", voxels])
-    write_bytes(path, text.getvalue().encode("utf-8"))
+    write_atomically(path, text.getvalue())
 
 
 def write_record(
@@ -169,18 +169,8 @@ def write_record(
     record = {
         "started": started,
         "seconds": round(seconds, 3),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions(),
         "settings": settings,
         "cases": rows,
     }
-    write_bytes(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
-
-
-_PACKAGES = ("semi-med", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed as a package"
+    write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Compose, KeepLargestConnectedComponentd, LoadImaged, SaveImaged
+from monai.transforms import Compose, Invertd, KeepLargestConnectedComponentd, LoadImaged, SaveImaged
 from torch import nn
 
-from semi_med.errors import InputError, ResourceError, SemiMedError
+from semi_med.errors import InputError, ResourceError, root_cause
 from semi_med.inference.sliding_window import ProbabilityWindowInferer
 
 NETWORKS = ("1", "2", "mean")
@@ -37,7 +37,7 @@ class Bundle:
         postprocessing: probabilities to class indices on the grid of the input, over the key "pred".
         classes: name of every class index, background included.
         channels: image channels the networks want; None if the metadata do not say.
-        largest_component: whether the configuration keeps only the largest component of each class.
+        largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
     """
@@ -53,7 +53,9 @@ class Bundle:
     sha256: str
 
 
-def load_bundle(folder: Path, *, weights: Path | None, network: str, device: torch.device) -> Bundle:
+def load_bundle(
+    folder: Path, *, weights: Path | None, network: str, device: torch.device, largest_component: bool | None = None
+) -> Bundle:
     """Reads `configs/inference.json`, `configs/metadata.json` and the weights of a bundle or training run.
 
     Args:
@@ -61,6 +63,8 @@ def load_bundle(folder: Path, *, weights: Path | None, network: str, device: tor
         weights: a file to use instead of `models/model.pt`.
         network: "1", "2" or "mean"; the last two need a bundle trained with two networks.
         device: where the networks go.
+        largest_component: whether the postprocessing keeps only the largest component of each class, 26 neighbours
+            being connected; None leaves it as configured.
 
     Raises:
         InputError: code SETTING, BUNDLE, NO_WEIGHTS, WEIGHTS or NO_PEER.
@@ -95,8 +99,7 @@ def load_bundle(folder: Path, *, weights: Path | None, network: str, device: tor
         postprocessing=postprocessing,
         classes=classes,
         channels=channels,
-        # dropped here and done by the predictor, because MONAI's needs scikit-image
-        largest_component=_drop(postprocessing, KeepLargestConnectedComponentd),
+        largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
     )
@@ -122,14 +125,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
             code="DEVICE",
         ) from error
     return found
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The project's own error inside a chain of exceptions; without one, the innermost exception."""
-    chain = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
-        chain.append(inner)
-    return next((link for link in chain if isinstance(link, SemiMedError)), chain[-1])
 
 
 def _bundle_error(problem: str, where: Path) -> InputError:
@@ -198,6 +193,20 @@ def _drop(composition: Compose, kind: type) -> bool:
     dropped = len(kept) < len(composition.transforms)
     composition.transforms = tuple(kept)
     return dropped
+
+
+def _set_largest_component(postprocessing: Compose, wanted: bool | None) -> bool:
+    """Adds or removes in place what keeps the largest component of each class; tells whether it is there."""
+    transforms = list(postprocessing.transforms)
+    there = any(isinstance(transform, KeepLargestConnectedComponentd) for transform in transforms)
+    if wanted and not there:
+        inversions = [place for place, transform in enumerate(transforms) if isinstance(transform, Invertd)]
+        # on the network's grid, where a bundle's configuration does it too
+        transforms.insert(min(inversions, default=len(transforms)), KeepLargestConnectedComponentd(keys="pred"))
+        postprocessing.transforms = tuple(transforms)
+    elif there and wanted is False:
+        _drop(postprocessing, KeepLargestConnectedComponentd)
+    return there if wanted is None else wanted
 
 
 def _load_states(weights: Path, folder: Path) -> dict[str, Mapping[str, torch.Tensor]]:

@@ -6,10 +6,7 @@ is imported.
 
 from __future__ import annotations
 
-import errno
 import gzip
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from semi_med.errors import InputError, ResourceError
+from semi_med.files import write_atomically
 from semi_med.inference.byte_check import COPY_AGAIN, RawVolume
 from semi_med.inference.itk_check import read_itk
 from semi_med.inference.nifti_check import read_nifti
@@ -123,7 +121,7 @@ def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray) -> N
     """Writes class indices as NIfTI, so that the file is either complete or not there.
 
     Args:
-        path: ends in .nii.gz or .nii; its folder exists.
+        path: ends in .nii.gz or .nii; its folder is made if it is missing.
         label: (i, j, k) bool or integers from 0 to 65535; written as uint8 where it fits, else uint16.
         affine: 4x4, voxel index to RAS millimetres; becomes sform and qform, both with code 1.
 
@@ -151,46 +149,7 @@ def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray) -> N
     image.header.set_xyzt_units("mm")
     data = image.to_bytes()
     # without a time stamp, the same label gives the same bytes
-    write_bytes(path, gzip.compress(data, 6, mtime=0) if path.name.lower().endswith(".gz") else data)
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file at once: a temporary file in the same folder, flushed to the disk, then renamed.
-
-    Args:
-        path: the file; an older one is replaced only when the new one is complete.
-        data: its content.
-
-    Raises:
-        InputError: code NOT_WRITABLE.
-        ResourceError: code DISK_FULL.
-    """
-    path, temporary = Path(path), ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".semi_med_", suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else may read
-        Path(temporary).replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(
-                f"the disk is full, {len(data)} bytes were to be written",
-                where=path,
-                fix="Free some space.",
-                code="DISK_FULL",
-            ) from error
-        raise InputError(
-            f"this file cannot be written ({error.strerror})",
-            where=path,
-            fix="Choose another output folder.",
-            code="NOT_WRITABLE",
-        ) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    write_atomically(path, gzip.compress(data, 6, mtime=0) if path.name.lower().endswith(".gz") else data)
 
 
 def check_affine(affine: np.ndarray, *, path: Path) -> list[str]:
@@ -233,12 +192,6 @@ def check_affine(affine: np.ndarray, *, path: Path) -> list[str]:
 
 def _suffix(name: str) -> str:
     return next((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _read_raw(path: Path) -> RawVolume:

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
-from scipy import ndimage
 
-from semi_med.errors import InputError, ResourceError, SemiMedError
+from semi_med.errors import InputError, ResourceError, SemiMedError, root_cause
 from semi_med.inference.batch_files import (
     BatchCase,
     CaseRow,
@@ -24,7 +23,7 @@ from semi_med.inference.batch_files import (
     write_record,
     write_volumes,
 )
-from semi_med.inference.bundle import Bundle, load_bundle, resolve_device, root_cause
+from semi_med.inference.bundle import Bundle, load_bundle, resolve_device
 from semi_med.inference.io import write_label
 from semi_med.inference.reader import ScanReader
 
@@ -56,14 +55,11 @@ class Predictor:
     Args:
         bundle: opened with `semi_med.inference.bundle.load_bundle`; `Predictor.load` does both.
         device: where the networks are.
-        largest_component: keep only the largest connected component (26 neighbours) of each class; None follows the
-            bundle's configuration.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device, largest_component: bool | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, device: torch.device) -> None:
         self.bundle = bundle
         self.device = device
-        self.largest_component = bundle.largest_component if largest_component is None else largest_component
         # in place of the bundle's own loader, so that no file goes round the checks
         reader: Any = ScanReader(nonfinite="replace")  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
@@ -84,7 +80,8 @@ class Predictor:
             bundle: folder with `configs/inference.json`, `configs/metadata.json` and `models/model.pt`.
             weights: a file to use instead of `models/model.pt`.
             network: "1", "2" or "mean" (average of both networks' probabilities).
-            largest_component: keep only the largest connected component of each class; None follows the bundle.
+            largest_component: keep only the largest connected component (26 neighbours) of each class; None follows
+                the bundle.
             device: for example "cpu" or "cuda:0"; None takes CUDA if there is one.
 
         Raises:
@@ -93,9 +90,13 @@ class Predictor:
         """
         found = resolve_device(device)
         opened = load_bundle(
-            Path(bundle), weights=None if weights is None else Path(weights), network=network, device=found
+            Path(bundle),
+            weights=None if weights is None else Path(weights),
+            network=network,
+            device=found,
+            largest_component=largest_component,
         )
-        return cls(opened, device=found, largest_component=largest_component)
+        return cls(opened, device=found)
 
     def __call__(self, path: str | Path | Sequence[str | Path]) -> Prediction:
         """Segments one scan.
@@ -159,8 +160,7 @@ class Predictor:
             probs = self.bundle.inferer(data["image"].as_tensor()[None].to(self.device), self.bundle.networks)
         self._check_probs(probs, files[0])
         data["pred"] = MetaTensor(probs[0], meta=data["image"].meta)
-        label = self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine)
-        return (keep_largest(label) if self.largest_component else label), affine, warnings
+        return self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine), affine, warnings
 
     def _check_probs(self, probs: torch.Tensor, file: str) -> None:
         if probs.shape[1] != len(self.bundle.classes):
@@ -191,24 +191,6 @@ class Predictor:
                 code="BUNDLE",
             )
         return values.numpy()[0].astype(np.uint8 if len(self.bundle.classes) <= 256 else np.uint16)
-
-
-def keep_largest(label: np.ndarray) -> np.ndarray:
-    """The largest connected component of every class above 0; the rest becomes background.
-
-    Args:
-        label: (i, j, k) class indices. Voxels that share a face, an edge or a corner are connected.
-
-    Returns:
-        A new label of the same type. Of components of equal size the one that comes first in memory order stays.
-    """
-    kept = np.zeros_like(label)
-    neighbours = np.ones((3,) * label.ndim, dtype=bool)
-    for index in np.unique(label[label > 0]):
-        components, count = ndimage.label(label == index, structure=neighbours)
-        if count:
-            kept[components == np.bincount(components.ravel())[1:].argmax() + 1] = index
-    return kept
 
 
 def predict(
@@ -254,7 +236,7 @@ def predict(
         "weights": predictor.bundle.weights.name,
         "weights_sha256": predictor.bundle.sha256,
         "network": network,
-        "largest_component": predictor.largest_component,
+        "largest_component": predictor.bundle.largest_component,
         "device": str(predictor.device),
         "window": list(predictor.bundle.inferer.window),
         "stride": list(predictor.bundle.inferer.stride),

@@ -12,7 +12,8 @@ def dice_ce(logits: Tensor, label: Tensor, *, alpha: float = 0.5, valid: Tensor 
 
     CE is the mean over valid voxels. Dice is the mean over the foreground classes of
     1 - (2 sum p g + e) / (sum p^2 + sum g + e), the sums taken over the valid voxels of the whole batch, as in the
-    benchmark code of the field. An absent class costs what is predicted of it; nothing valid costs 0.
+    benchmark code of the field. A class that is absent costs 0 where nothing is predicted of it and almost 1 as soon
+    as anything is (e is 1e-5); nothing valid costs 0.
 
     Args:
         logits: `(B, K, *spatial)`, before softmax, K >= 2.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
-"""Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop),
-`context` (the fixed crop with a margin around it) and `margin` (B, n, 2), the free voxels on each side; with
-monitoring also `monitor_label`, never used in a loss."""
+"""Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop as
+the student sees it), `weak` (as the teacher does), `context` (the weak crop with a margin around it) and `margin`
+(B, n, 2), the free voxels on each side; with monitoring also `monitor_label`, never used in a loss."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -24,7 +24,7 @@ class Method:
 
         Args:
             labeled: `image` (B, C, *crop) and `label` (B, 1, *crop).
-            unlabeled: `image`, `context` and `margin`.
+            unlabeled: `image`, `weak`, `context` and `margin`.
             iteration: 0-based count of updates done, for ramps.
         """
         raise NotImplementedError

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from semi_med.losses import dice_ce
 from semi_med.methods.base import Batch, Method
 from semi_med.ops import (
+    SHIFT_DIRECTIONS,
     com,
     crop_at,
     draw_cutmix_regions,
@@ -50,8 +51,9 @@ class CoTraining(Method):
     The readable part of the paper gives no number. Ours, each a field: L_sup = alpha CE + (1 - alpha) Dice with
     alpha 0.5; L_fix and L_dyn the same loss on hard labels without threshold; Gaussian ramp; one of the four shifts
     drawn for each step (`shifts_per_step=4` averages all four); CutMix box in the plane of the first two axes;
-    pseudo-labels made by the networks in evaluation mode (no dropout, running statistics). A batch of one unlabelled
-    crop has no partner and is not mixed.
+    pseudo-labels made by the networks in evaluation mode (no dropout, running statistics), on the `weak` view of the
+    crop, which is the crop itself unless the recipe keeps intensity changes for the student. A batch of one
+    unlabelled crop has no partner and is not mixed.
     """
 
     network: nn.Module  # SN_1
@@ -81,6 +83,21 @@ class CoTraining(Method):
             )
         if self.fixed == 0 and self.dynamic == 0:
             raise ValueError("fixed and dynamic are both 0: nothing is learnt from unlabelled scans; use Supervised")
+        if self.dynamic != 0 and not self.shifts:
+            raise ValueError(
+                "shifts is empty: there is no dynamic pseudo-label without a shifted crop; set dynamic to 0"
+            )
+        if self.network is self.peer:
+            raise ValueError("network and peer are one and the same: build the peer anew, equal twins never disagree")
+        for name, value, known in (
+            ("shift_pattern", self.shift_pattern, tuple(SHIFT_DIRECTIONS)),
+            ("teacher_mode", self.teacher_mode, ("eval", "train")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        for name in ("alpha", "alpha_unsupervised"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
 
     def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
         """Terms of one iteration; `_1` is learnt by SN_1 from SN_2, `_2` by SN_2 from SN_1."""
@@ -90,8 +107,8 @@ class CoTraining(Method):
         region = self._draw_regions(image)
 
         with torch.no_grad():
-            fixed_1, dynamic_1, confident_1 = self._teach(self.network, image, shifted, offsets)
-            fixed_2, dynamic_2, confident_2 = self._teach(self.peer, image, shifted, offsets)
+            fixed_1, dynamic_1, confident_1 = self._teach(self.network, unlabeled["weak"], shifted, offsets)
+            fixed_2, dynamic_2, confident_2 = self._teach(self.peer, unlabeled["weak"], shifted, offsets)
         mixed = paste(image, partner(image), region)
 
         logits_1 = self.network(torch.cat([labeled["image"], image]))
@@ -121,16 +138,15 @@ class CoTraining(Method):
         }
         if "monitor_label" in unlabeled:
             terms["pseudo_label_dice"] = overlap(fixed_1.label, unlabeled["monitor_label"].long())
-            terms["dynamic_label_dice"] = overlap(dynamic_1[0].label, unlabeled["monitor_label"].long())
+            if dynamic_1:
+                terms["dynamic_label_dice"] = overlap(dynamic_1[0].label, unlabeled["monitor_label"].long())
         return terms
 
     def _draw_shifts(self, margin: Tensor) -> list[Tensor]:
         if self.dynamic == 0:
             return []
         drawn = torch.randperm(len(self.shifts))[: self.shifts_per_step].tolist()
-        return [
-            draw_offsets(margin, self.max_shift, index=self.shifts[i], pattern=self.shift_pattern) for i in drawn
-        ]
+        return [draw_offsets(margin, self.max_shift, index=self.shifts[i], pattern=self.shift_pattern) for i in drawn]
 
     def _shifted(self, unlabeled: Batch, offset: Tensor) -> Tensor:
         size = unlabeled["image"].shape[2:]
@@ -164,5 +180,5 @@ class CoTraining(Method):
     def _learn(self, logits: Tensor, lessons: Sequence[Taught]) -> Tensor:
         if not lessons:
             return logits.new_zeros(())
-        losses = [dice_ce(logits, lesson.label, alpha=self.alpha_unsupervised, valid=lesson.valid) for lesson in lessons]
-        return torch.stack(losses).mean()
+        alpha = self.alpha_unsupervised
+        return torch.stack([dice_ce(logits, label, alpha=alpha, valid=valid) for label, valid in lessons]).mean()

@@ -2,7 +2,7 @@
 
 from semi_med.metrics.case import METRICS, case_metrics
 from semi_med.metrics.evaluate import EvaluationResult, evaluate
-from semi_med.metrics.files import read_table, write_csv, write_json, write_text
+from semi_med.metrics.files import read_table, write_csv, write_json
 from semi_med.metrics.table import (
     Interval,
     PairedDifference,
@@ -28,5 +28,4 @@ __all__ = [
     "summarize",
     "write_csv",
     "write_json",
-    "write_text",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -58,6 +58,7 @@ def evaluate(
     *,
     output: Path | None = None,
     classes: Mapping[int, str] | None = None,
+    cases: Collection[str] | None = None,
     report: Callable[[str], None] | None = None,
     allow_missing: bool = False,
 ) -> EvaluationResult:
@@ -69,6 +70,8 @@ def evaluate(
         output: CSV to write, one row for each case and class; its summary goes beside it as `<name>_summary.json`.
         classes: class index to name; classes not named are not measured. Without it the classes are those that occur
             in the labels, and a prediction with any other value is a problem.
+        cases: the labels of a folder that count, by file name without suffix, for example those of a test section;
+            None for all.
         report: called with one line after each case.
         allow_missing: go on where a label has no prediction; the case is then counted as undefined.
 
@@ -82,7 +85,7 @@ def evaluate(
     if report is not None and not callable(report):
         raise TypeError(f"report: wanted a function of one line of text, got {type(report).__name__}")
     table = _table_path(output)
-    pairing = pair_files(predictions, labels)
+    pairing = pair_files(predictions, labels, cases=cases)
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
 

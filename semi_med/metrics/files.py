@@ -11,29 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError
-from semi_med.inference.io import write_bytes
+from semi_med.files import write_atomically
 from semi_med.metrics.case import METRICS, STATUSES, Row
 
 TABLE_COLUMNS = ("case", "class", "class_name", *METRICS, "prediction_ml", "label_ml", "status")
 _TEXT = ("case", "class_name", "status")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write text whole or not at all; the folder is made if it is not there.
-
-    Raises:
-        InputError: the folder cannot be made or written to.
-        ResourceError: the disk is full.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"this folder cannot be made ({error.strerror})", where=path.parent, fix="Choose another one"
-        ) from error
-    write_bytes(path, text.encode("utf-8"))
-    return path
 
 
 def write_csv(path: Path, rows: Sequence[Row], *, columns: Sequence[str] = TABLE_COLUMNS) -> Path:
@@ -42,12 +24,14 @@ def write_csv(path: Path, rows: Sequence[Row], *, columns: Sequence[str] = TABLE
     writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    return write_text(path, stream.getvalue())
+    write_atomically(path, stream.getvalue())
+    return Path(path)
 
 
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON that any parser reads: an undefined number becomes `null`."""
-    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return Path(path)
 
 
 def read_table(path: Path) -> list[Row]:

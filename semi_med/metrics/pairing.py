@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,19 @@ class Pairing:
     extra: tuple[Path, ...]
 
 
-def pair_files(predictions: Path, labels: Path) -> Pairing:
+def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
     """Match `<case>_seg.nii.gz` or `<case>.nii.gz` to the label `<case>.nii.gz`, `.nrrd`, `.mha` or another format.
 
     Two single files are one pair whatever their names. Folders are not searched below their first level.
 
+    Args:
+        predictions: a folder or a file.
+        labels: a folder or a file.
+        cases: the labels that count, each of which must be there; None for all.
+
     Raises:
-        InputError: a path does not exist or holds no scan; both are the same place; nothing matches.
+        InputError: a path does not exist or holds no scan; both are the same place; nothing matches; a label of
+            `cases` is missing.
         ProblemsError: a case has more than one label or prediction.
     """
     predictions, labels = Path(predictions), Path(labels)
@@ -42,6 +48,8 @@ def pair_files(predictions: Path, labels: Path) -> Pairing:
         return Pairing({case_name(labels): (predictions, labels)}, (), ())
 
     label_files = _one_each({path: case_name(path) for path in _scans(labels)}, what="labels")
+    if cases is not None:
+        label_files = _only(label_files, cases, where=labels)
     named = {path: _case_of(path, label_files) for path in _scans(predictions)}
     found = _one_each({path: case for path, case in named.items() if case in label_files}, what="predictions")
     if not found:
@@ -57,6 +65,17 @@ def pair_files(predictions: Path, labels: Path) -> Pairing:
         missing=tuple(sorted(label_files.keys() - found.keys())),
         extra=tuple(sorted(path for path, case in named.items() if case not in label_files)),
     )
+
+
+def _only(label_files: dict[str, Path], cases: Collection[str], *, where: Path) -> dict[str, Path]:
+    if missing := sorted(set(cases) - label_files.keys()):
+        raise InputError(
+            f"wanted the labels of {len(set(cases))} cases, but {len(missing)} are missing: {', '.join(missing[:5])}",
+            where=where,
+            fix="Give the folder of their labels",
+            code="MISSING",
+        )
+    return {case: path for case, path in label_files.items() if case in cases}
 
 
 def _scans(path: Path) -> list[Path]:

@@ -35,6 +35,8 @@ def _up(
     in_channels: int, out_channels: int, *, spatial_dims: int, normalization: Normalization, upsampling: Upsampling
 ) -> nn.Sequential:
     layers: list[nn.Module]
+    if upsampling not in ("transposed", "interpolated"):
+        raise ValueError(f"upsampling must be 'transposed' or 'interpolated', not {upsampling!r}")
     if upsampling == "transposed":
         layers = [Conv["convtrans", spatial_dims](in_channels, out_channels, 2, stride=2)]
     else:
@@ -69,7 +71,7 @@ class VNet(nn.Module):
     divisible by 2**(levels - 1).
 
     Raises:
-        ValueError: from `forward`, when a size is not divisible.
+        ValueError: `upsampling` is none of the two; from `forward`, when a size is not divisible.
     """
 
     def __init__(
@@ -94,9 +96,7 @@ class VNet(nn.Module):
         self.decoders = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             first = in_channels if i == 0 else width
-            self.encoders.append(
-                _convs(depth, first, width, spatial_dims=spatial_dims, normalization=normalization)
-            )
+            self.encoders.append(_convs(depth, first, width, spatial_dims=spatial_dims, normalization=normalization))
         for i in range(levels - 1):
             down = Conv["conv", spatial_dims](widths[i], widths[i + 1], 2, stride=2)
             norm = _norm(normalization, spatial_dims, widths[i + 1])

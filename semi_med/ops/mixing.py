@@ -38,7 +38,7 @@ def draw_cutmix_regions(
             size = spatial_shape[axis]
             length = max(1, min(size, round(side * size)))
             start = int(torch.randint(0, size - length + 1, ()).item())
-            box[axis + 1] = slice(start, start + length)
+            box[axis + 1 if axis >= 0 else axis] = slice(start, start + length)
         region[tuple(box)] = True
     return regions
 

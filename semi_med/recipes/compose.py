@@ -14,6 +14,10 @@ from semi_med.errors import InputError
 
 HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
+_NOT_FOR_PEOPLE = (
+    *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
+    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
+)
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 
 
@@ -192,7 +196,12 @@ def compose_readme(*, method: str, task: str) -> str:
     template = (HERE / "common" / "README.md.j2").read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
     config = compose_config("train", method=method, task=task)
-    settings = {k: v for k, v in config.items() if not isinstance(v, dict | list) and k not in ("run", "bundle_root")}
+    settings = {
+        key: _shown(value, method=method, task=task)
+        for key, value in config.items()
+        if key not in _NOT_FOR_PEOPLE and not isinstance(value, dict)
+    }
+    own = {k: _shown(v, method=method, task=task) for k, v in config["method"].items() if not k.startswith("_")}
     notes = HERE / "methods" / method / f"{task}.md"
     return environment.from_string(template).render(
         bundle=f"{method}_{task}",
@@ -200,9 +209,16 @@ def compose_readme(*, method: str, task: str) -> str:
         task=_part(f"tasks/{task}", "about"),
         config=config,
         settings=settings,
+        own=own,
         results=notes.read_text(encoding="utf-8") if notes.is_file() else "No figure has been measured yet.\n",
         version=__version__,
     )
+
+
+def _shown(value: Any, *, method: str, task: str) -> str:
+    """A default as it would be written on the command line."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.replace("{bundle}", f"{method}_{task}").replace("{task}", task)
 
 
 def _write_lists(task: str, folder: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from semi_med.errors import InputError, SemiMedError
+from semi_med.files import write_atomically
 from semi_med.metrics.case import Row
-from semi_med.metrics.files import write_text
 from semi_med.metrics.table import OVERALL, case_means, paired_difference, summarize
 from semi_med.report import figures
 from semi_med.report.logs import read_log
 from semi_med.report.overlay import PREDICTION_COLOURS, load_drawing, overlay_figure
 from semi_med.report.verdict import Verdict, interval, judge, number, signed
 from semi_med.report.views import CaseView, RunView
-
-_PACKAGES = ("semi-med", "torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "matplotlib")
+from semi_med.runtime import versions
 
 
 def write_run_report(
@@ -73,10 +70,11 @@ def write_run_report(
         cases=_case_rows(runs),
         overlays=_overlays(runs, cases, most=most_overlays),
         settings=_settings(runs),
-        versions=_versions(),
+        versions=list(versions().items()),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    return write_text(path, page)
+    write_atomically(path, page)
+    return Path(path)
 
 
 def choose_cases(runs: Sequence[RunView], cases: Sequence[CaseView], *, most: int = 4) -> list[tuple[str, CaseView]]:
@@ -276,16 +274,6 @@ def _flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
             found += _flattened(value, f"{prefix}{name}.")
         else:
             found.append((f"{prefix}{name}", f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)))
-    return found
-
-
-def _versions() -> list[tuple[str, str]]:
-    found = [("Python", platform.python_version())]
-    for package in _PACKAGES:
-        try:
-            found.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            found.append((package, "not installed"))
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from semi_med.datasets import phantom
+from semi_med.datasets import phantom, phantom_draw, phantom_render
 from semi_med.errors import InputError
 
 NUMBERS = range(8)
@@ -19,13 +19,13 @@ RING = ndimage.generate_binary_structure(3, 1)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[phantom.PhantomCase]:
-    return [phantom.draw_case(number) for number in NUMBERS]
+def drawn() -> list[phantom_draw.PhantomCase]:
+    return [phantom_draw.draw_case(number) for number in NUMBERS]
 
 
 @pytest.fixture(scope="module")
-def rendered(drawn: list[phantom.PhantomCase]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    return [phantom.render(case) for case in drawn]
+def rendered(drawn: list[phantom_draw.PhantomCase]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return [phantom_render.render(case) for case in drawn]
 
 
 @pytest.fixture(scope="module")
@@ -49,45 +49,45 @@ def neighbours(image: np.ndarray, label: np.ndarray, *, inner: int, outer: int) 
 
 
 def test_a_demo_volume_has_the_promised_matrix_and_spacing(drawn):
-    for case in (phantom.draw_case(number) for number in range(200)):
+    for case in (phantom_draw.draw_case(number) for number in range(200)):
         assert all(low <= n <= high for n, low, high in zip(case.shape, (72, 72, 48), (88, 88, 60), strict=True))
         assert 1.25 <= case.spacing[0] == case.spacing[1] <= 1.6
         assert 1.1 <= case.spacing[2] <= 1.6
 
 
 def test_a_large_volume_has_the_grid_of_the_public_atrium_crops():
-    for case in (phantom.draw_case(number, size="large") for number in range(50)):
+    for case in (phantom_draw.draw_case(number, size="large") for number in range(50)):
         assert case.spacing == (0.625, 0.625, 0.625)
         assert 148 <= case.shape[0] <= 244 and 132 <= case.shape[1] <= 200 and case.shape[2] == 88
 
 
 def test_a_case_depends_on_seed_and_number_alone():
-    assert phantom.draw_case(3, seed=1) == phantom.draw_case(3, seed=1)
-    assert phantom.draw_case(3, seed=1) != phantom.draw_case(3, seed=2)
-    assert phantom.draw_case(3, seed=1) != phantom.draw_case(1, seed=3)
+    assert phantom_draw.draw_case(3, seed=1) == phantom_draw.draw_case(3, seed=1)
+    assert phantom_draw.draw_case(3, seed=1) != phantom_draw.draw_case(3, seed=2)
+    assert phantom_draw.draw_case(3, seed=1) != phantom_draw.draw_case(1, seed=3)
 
 
 def test_a_drawn_case_can_be_written_down(drawn):
-    assert json.loads(json.dumps(dataclasses.asdict(drawn[0])))["orientation"] in phantom.ORIENTATIONS
+    assert json.loads(json.dumps(dataclasses.asdict(drawn[0])))["orientation"] in phantom_draw.ORIENTATIONS
 
 
 def test_the_number_of_veins_varies_between_three_and_five():
-    assert {len(phantom.draw_case(number).veins) for number in range(60)} == {3, 4, 5}
+    assert {len(phantom_draw.draw_case(number).veins) for number in range(60)} == {3, 4, 5}
 
 
 def test_some_cases_have_low_contrast_and_some_high():
-    heart = [phantom.draw_case(number).values["heart"] for number in range(60)]
+    heart = [phantom_draw.draw_case(number).values["heart"] for number in range(60)]
     assert min(heart) < 0.45 and max(heart) > 0.68
 
 
 def test_another_size_is_refused_by_name():
     with pytest.raises(InputError, match="demo or large, got 'huge'"):
-        phantom.draw_case(0, size="huge")
+        phantom_draw.draw_case(0, size="huge")
 
 
 def test_a_negative_case_is_refused():
     with pytest.raises(InputError, match="0 or more, got 0 and -1"):
-        phantom.draw_case(-1)
+        phantom_draw.draw_case(-1)
 
 
 # ---- the picture -----------------------------------------------------------
@@ -133,7 +133,7 @@ def test_reordering_the_axes_moves_no_voxel_in_the_scanner(drawn, rendered):
     case = dataclasses.replace(drawn[0], orientation="RAS")
     assert drawn[0].orientation != "RAS"
     places = []
-    for label, affine in [phantom.render(case)[1:], rendered[0][1:]]:
+    for label, affine in [phantom_render.render(case)[1:], rendered[0][1:]]:
         places.append(nib.affines.apply_affine(affine, np.argwhere(label).mean(0)))
     np.testing.assert_allclose(*places, atol=1e-6)
 
@@ -143,21 +143,21 @@ def test_the_atrium_lies_where_its_pose_puts_it(drawn):
     moved = dataclasses.replace(still, shift=(5.0, 0.0, 0.0))
     centers = []
     for case in (still, moved):
-        _, label, affine = phantom.render(case)
+        _, label, affine = phantom_render.render(case)
         centers.append(nib.affines.apply_affine(affine, np.argwhere(label).mean(0)))
     np.testing.assert_allclose(centers[1] - centers[0], (5, 0, 0), atol=0.6)
 
 
 def test_a_pulmonary_vein_stays_bright_where_its_label_has_ended(drawn):
     case = dataclasses.replace(drawn[0], noise=0.0, ghost=0.0, blur=0.3, bias=(0.0,) * 6, texture=0.0)
-    image, label, _ = phantom.render(dataclasses.replace(case, orientation="RAS"))
-    canvas = phantom._Canvas(case)
-    blood, labeled = phantom._atrium(canvas, case)
+    image, label, _ = phantom_render.render(dataclasses.replace(case, orientation="RAS"))
+    canvas = phantom_render._Canvas(case)
+    blood, labeled = phantom_render._atrium(canvas, case)
     np.testing.assert_array_equal(labeled < 0, label.astype(bool))
     beyond = np.zeros(label.shape, bool)
     for vein in case.veins:
-        distance, along = phantom._tube_distance(canvas.position, vein)
-        beyond |= (distance < -2.5) & (along > phantom.VEIN_MM + 1) & (blood < -2)
+        distance, along = phantom_render._tube_distance(canvas.position, vein)
+        beyond |= (distance < -2.5) & (along > phantom_render.VEIN_MM + 1) & (blood < -2)
     beyond &= labeled > 1
     assert beyond.sum() > 20
     assert np.median(image[beyond]) > 0.9 * np.median(image[label == 1])
@@ -165,9 +165,9 @@ def test_a_pulmonary_vein_stays_bright_where_its_label_has_ended(drawn):
 
 def test_blood_goes_on_through_the_mitral_valve_where_the_label_ends(drawn):
     case = dataclasses.replace(drawn[0], noise=0.0, orientation="RAS")
-    image, label, _ = phantom.render(case)
-    canvas = phantom._Canvas(case)
-    inside = phantom._tube_distance(canvas.position, case.mitral)[0] < -4
+    image, label, _ = phantom_render.render(case)
+    canvas = phantom_render._Canvas(case)
+    inside = phantom_render._tube_distance(canvas.position, case.mitral)[0] < -4
     assert np.median(image[inside & (label == 0)]) > 0.85 * np.median(image[inside & (label == 1)])
     assert (inside & (label == 0)).sum() > 100
 
@@ -199,7 +199,7 @@ def test_every_image_is_lit_everywhere_and_seldom_saturated(rendered):
 
 
 def test_rendering_twice_gives_the_same_voxels(drawn, rendered):
-    image, label, affine = phantom.render(drawn[0])
+    image, label, affine = phantom_render.render(drawn[0])
     np.testing.assert_array_equal(image, rendered[0][0])
     np.testing.assert_array_equal(label, rendered[0][1])
     np.testing.assert_array_equal(affine, rendered[0][2])
@@ -214,20 +214,22 @@ def at(*points: tuple[float, float, float]) -> np.ndarray:
 
 
 def test_distance_to_a_tube_and_place_along_it_are_those_of_a_drawn_line():
-    tube = phantom.Tube(((0.0, 0.0, 0.0), (10.0, 0.0, 0.0), (20.0, 0.0, 0.0)), (2.0, 2.0, 4.0))
-    distance, along = phantom._tube_distance(at((5, 3, 0), (15, 0, 0), (23, 4, 0)), tube)
+    tube = phantom_draw.Tube(((0.0, 0.0, 0.0), (10.0, 0.0, 0.0), (20.0, 0.0, 0.0)), (2.0, 2.0, 4.0))
+    distance, along = phantom_render._tube_distance(at((5, 3, 0), (15, 0, 0), (23, 4, 0)), tube)
     np.testing.assert_allclose(distance.ravel(), [3 - 2, 0 - 3, 5 - 4], atol=1e-5)
     np.testing.assert_allclose(along.ravel(), [-5, 5, 10], atol=1e-5)
 
 
 def test_distance_to_a_sphere_is_exact():
-    blob = phantom.Blob((1.0, 0.0, 0.0), (2.0, 2.0, 2.0))
-    np.testing.assert_allclose(phantom._blob_distance(at((6, 0, 0), (1, 1, 0)), blob).ravel(), [3, -1], atol=1e-4)
+    blob = phantom_draw.Blob((1.0, 0.0, 0.0), (2.0, 2.0, 2.0))
+    np.testing.assert_allclose(
+        phantom_render._blob_distance(at((6, 0, 0), (1, 1, 0)), blob).ravel(), [3, -1], atol=1e-4
+    )
 
 
 def test_the_long_axis_of_a_blob_points_where_it_is_told():
-    blob = phantom.Blob((0.0, 0.0, 0.0), (1.0, 1.0, 5.0), long_axis=(1.0, 0.0, 0.0))
-    distance = phantom._blob_distance(at((4, 0, 0), (0, 4, 0)), blob).ravel()
+    blob = phantom_draw.Blob((0.0, 0.0, 0.0), (1.0, 1.0, 5.0), long_axis=(1.0, 0.0, 0.0))
+    distance = phantom_render._blob_distance(at((4, 0, 0), (0, 4, 0)), blob).ravel()
     assert distance[0] < 0 < distance[1]
 
 
@@ -257,7 +259,7 @@ def test_files_hold_what_was_rendered_with_one_affine_in_mm(prepared, rendered):
 
 
 def test_nothing_half_written_is_left_behind(prepared):
-    assert not list(prepared.rglob("*.part"))
+    assert not [path for path in prepared.rglob("*") if path.name.startswith(".")]
 
 
 def test_the_data_list_names_each_case_once_and_hides_the_unlabeled_truth(prepared):

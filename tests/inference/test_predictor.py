@@ -12,7 +12,6 @@ from inference_samples import convolution, write_bundle, write_nifti
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference import Predictor, predict, read_label
-from semi_med.inference.predictor import keep_largest
 
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3)))
 
@@ -131,15 +130,12 @@ def test_the_largest_component_is_kept_as_configured_or_asked(tmp_path, configur
     assert found.label[0, 0, 0] == 1
 
 
-def test_the_largest_component_is_found_for_each_class_across_corners():
-    label = np.zeros((4, 4, 4), np.uint8)
-    label[0, 0, 0] = label[1, 1, 1] = 1  # touch at a corner
-    label[3, 3, 3] = 1
-    label[0, 3, :3] = 2
-    label[3, 0, 0] = 2
-    kept = keep_largest(label)
-    assert kept[0, 0, 0] == kept[1, 1, 1] == 1
-    assert (np.bincount(kept.ravel()) == [64 - 5, 2, 3]).all()
+def test_a_component_reaches_across_corners(tmp_path, bundle):
+    array = np.zeros((6, 6, 6), np.int16)
+    array[0, 0, 0] = array[1, 1, 1] = 9  # touch at a corner
+    array[4, 4, 4] = 9
+    found = Predictor.load(bundle, largest_component=True, device="cpu")(write_nifti(tmp_path / "a.nii", array))
+    assert np.argwhere(found.label).tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
 def test_missing_weights_say_how_to_get_some(bundle):

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_samples import patched, write_nifti
 
-from semi_med.errors import SemiMedError
-from semi_med.inference.io import Scan, case_name, read_image, read_label, write_bytes, write_label
+from semi_med.inference.io import Scan, case_name, read_image, read_label, write_label
 
 
 def rotation(degrees: float) -> np.ndarray:
@@ -203,30 +202,6 @@ def test_the_same_label_gives_the_same_bytes(tmp_path):
     for name in ("a.nii.gz", "b.nii.gz"):
         write_label(tmp_path / name, np.ones((2, 2, 2), bool), affine=np.eye(4))
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.bin"
-    write_bytes(path, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SemiMedError, match="disk is full") as caught:
-        write_bytes(path, b"new")
-    assert (caught.value.code, caught.value.exit_code) == ("DISK_FULL", 3)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_written_file_follows_the_umask(tmp_path):
-    old = os.umask(0o027)
-    try:
-        write_bytes(tmp_path / "a", b"")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(

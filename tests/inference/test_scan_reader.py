@@ -5,8 +5,7 @@ from inference_samples import write_nifti
 from monai.data import list_data_collate
 from monai.transforms import Compose, Invertd, LoadImaged, Orientationd
 
-from semi_med.errors import SemiMedError
-from semi_med.inference.bundle import root_cause
+from semi_med.errors import SemiMedError, root_cause
 from semi_med.inference.reader import ScanReader
 
 OBLIQUE = np.array([[0.0, -0.6, 0.8, 5], [-1.0, 0, 0, 6], [0, 0.8, 0.6, 7], [0, 0, 0, 1]])

@@ -175,3 +175,15 @@ def test_folders_without_a_common_case_say_how_to_name_files(folders):
         path.rename(path.with_name(f"x{path.name}"))
     with pytest.raises(InputError, match=r"'xa' and 'a'.*<case>_seg\.nii\.gz"):
         evaluate(*folders)
+
+
+def test_only_the_named_cases_are_measured(folders):
+    write_label(folders[1] / "other.nii.gz", block(4), affine=AFFINE)
+    result = evaluate(*folders, cases=["b"])
+    assert [row["case"] for row in result.rows] == ["b"]
+    assert not result.missing
+
+
+def test_a_named_case_without_a_label_is_an_error(folders):
+    with pytest.raises(InputError, match=r"1 are missing: z"):
+        evaluate(*folders, cases=["a", "z"])

@@ -1,0 +1,252 @@
+"""What every method must keep. A later method is one more row in ROWS."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pytest
+import torch
+from method_samples import CROP, MARGIN, batches, clone, tiny_network
+
+from semi_med.methods import CoTraining, Method, Supervised
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method under the laws.
+
+    Attributes:
+        build: from the number of axes and settings to a fresh method of tiny networks.
+        learns: each unsupervised term and the name of the network that learns from it, and no other.
+        nothing_confident: settings with which no voxel is confident; None if the method has no threshold.
+    """
+
+    build: Callable[..., Method]
+    learns: Mapping[str, str] = field(default_factory=dict)
+    nothing_confident: Mapping[str, Any] | None = None
+
+
+def supervised(dimensions: int, **settings: Any) -> Method:
+    return Supervised(network=tiny_network(dimensions, 1), **settings)
+
+
+def cotraining(dimensions: int, **settings: Any) -> Method:
+    peer = tiny_network(dimensions, 2, upsampling="interpolated")
+    defaults = {"max_shift": MARGIN[dimensions], "ramp_iterations": 10}
+    return CoTraining(network=tiny_network(dimensions, 1), peer=peer, **{**defaults, **settings})
+
+
+ROWS = {
+    "supervised": Row(supervised),
+    "cotraining": Row(
+        cotraining,
+        {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},
+        {"threshold": 1.01},
+    ),
+}
+
+pytestmark = pytest.mark.parametrize("dimensions", [2, 3])
+every_method = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+every_method_with_a_threshold = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in ROWS.items() if row.nothing_confident is not None]
+)
+every_method_that_learns_from_unlabelled_images = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in ROWS.items() if row.learns]
+)
+every_term = pytest.mark.parametrize(
+    ("row", "term", "learner"),
+    [pytest.param(row, *pair, id=f"{name}-{pair[0]}") for name, row in ROWS.items() for pair in row.learns.items()],
+)
+
+
+def losses(method: Method, labeled: Any, unlabeled: Any, *, iteration: int = 5, seed: int = 0) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    return method.losses(labeled, unlabeled, iteration)
+
+
+def gradient(term: torch.Tensor, network: torch.nn.Module) -> float:
+    grads = torch.autograd.grad(term, list(network.parameters()), retain_graph=True, allow_unused=True)
+    return sum(float(g.abs().sum()) for g in grads if g is not None)
+
+
+def assert_finite(method: Method, labeled: Any, unlabeled: Any) -> None:
+    terms = losses(method, labeled, unlabeled)
+    assert all(torch.isfinite(term) for term in terms.values()), terms
+    terms["loss"].backward()
+    for network in method.networks().values():
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@every_method
+def test_terms_are_scalars_and_the_loss_is_the_one_to_minimise(row, dimensions):
+    method = row.build(dimensions)
+    terms = losses(method, *batches(dimensions))
+    assert all(term.shape == () for term in terms.values())
+    for network in method.networks().values():
+        assert gradient(terms["loss"], network) > 0
+
+
+@every_method
+def test_the_deployed_network_is_the_first_and_all_are_trained_modules(row, dimensions):
+    networks = row.build(dimensions).networks()
+    assert next(iter(networks)) == "network"
+    assert all(isinstance(network, torch.nn.Module) for network in networks.values())
+
+
+@every_method
+def test_the_same_seed_gives_the_same_losses(row, dimensions):
+    first = losses(row.build(dimensions), *batches(dimensions))
+    second = losses(row.build(dimensions), *batches(dimensions))
+    assert {k: float(v.detach()) for k, v in first.items()} == {k: float(v.detach()) for k, v in second.items()}
+
+
+@every_method_with_a_threshold
+def test_everything_is_finite_when_nothing_is_confident(row, dimensions):
+    method = row.build(dimensions, **row.nothing_confident)
+    terms = losses(method, *batches(dimensions))
+    assert [float(terms[name].detach()) for name in row.learns] == [0.0] * len(row.learns)
+    assert_finite(method, *batches(dimensions))
+
+
+@every_method
+@pytest.mark.parametrize("left", [(0,), (0, 2), (1,)])
+def test_everything_is_finite_when_a_class_is_absent(row, dimensions, left):
+    labeled, unlabeled = batches(dimensions)
+    labeled["label"] = torch.tensor(left)[labeled["label"].long() % len(left)].to(torch.uint8)
+    assert_finite(row.build(dimensions), labeled, unlabeled)
+
+
+@every_method
+def test_everything_is_finite_for_batches_of_one(row, dimensions):
+    assert_finite(row.build(dimensions), *batches(dimensions, labeled=1, unlabeled=1))
+
+
+@every_method
+def test_everything_is_finite_for_a_constant_image(row, dimensions):
+    labeled, unlabeled = batches(dimensions)
+    for batch, keys in ((labeled, ("image",)), (unlabeled, ("image", "weak", "context"))):
+        for key in keys:
+            batch[key] = torch.zeros_like(batch[key])
+    assert_finite(row.build(dimensions), labeled, unlabeled)
+
+
+@every_term
+def test_an_unsupervised_term_teaches_its_network_from_the_unlabelled_images(row, term, learner, dimensions):
+    method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
+    unlabeled["image"].requires_grad_()
+    value = losses(method, labeled, unlabeled)[term]
+    assert gradient(value, method.networks()[learner]) > 0
+    (grad,) = torch.autograd.grad(value, unlabeled["image"])
+    assert (grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@every_term
+def test_no_gradient_reaches_the_teacher_of_an_unsupervised_term(row, term, learner, dimensions):
+    method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
+    for key in ("weak", "context"):
+        unlabeled[key].requires_grad_()
+    value = losses(method, labeled, unlabeled)[term]
+    for name, network in method.networks().items():
+        if name != learner:
+            assert gradient(value, network) == 0
+    seen = torch.autograd.grad(value, [unlabeled["weak"], unlabeled["context"]], allow_unused=True)
+    assert seen == (None, None)
+
+
+@every_method_that_learns_from_unlabelled_images
+def test_the_unsupervised_terms_count_in_the_loss(row, dimensions):
+    method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
+    unlabeled["image"].requires_grad_()
+    (grad,) = torch.autograd.grad(losses(method, labeled, unlabeled)["loss"], unlabeled["image"])
+    assert float(grad.abs().sum()) > 0
+
+
+@every_method
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_are_left_in_the_mode_they_came_in(row, dimensions, training):
+    method = row.build(dimensions)
+    for network in method.networks().values():
+        network.train(training)
+    losses(method, *batches(dimensions))
+    for network in method.networks().values():
+        assert {module.training for module in network.modules()} == {training}
+
+
+@every_method
+def test_losses_change_no_weight(row, dimensions):
+    method = row.build(dimensions)
+    before = {name: copy.deepcopy(list(network.parameters())) for name, network in method.networks().items()}
+    losses(method, *batches(dimensions))["loss"].backward()
+    for name, network in method.networks().items():
+        assert all(torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True))
+
+
+@every_method
+def test_batches_are_left_as_they_were(row, dimensions):
+    labeled, unlabeled = batches(dimensions)
+    before = clone(labeled), clone(unlabeled)
+    losses(row.build(dimensions), labeled, unlabeled)
+    for old, new in zip(before, (labeled, unlabeled), strict=True):
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[key], new[key]) for key in old)
+
+
+@every_method
+def test_a_label_for_monitoring_changes_no_loss_and_no_random_number(row, dimensions):
+    labeled, unlabeled = batches(dimensions)
+    plain = losses(row.build(dimensions), labeled, unlabeled)
+    after = torch.rand(1)
+    watched = {**unlabeled, "monitor_label": torch.ones(3, 1, *CROP[dimensions], dtype=torch.uint8)}
+    method = row.build(dimensions)
+    monitored = losses(method, labeled, watched)
+    assert torch.equal(torch.rand(1), after)
+    assert {name: float(monitored[name].detach()) for name in plain} == {k: float(v.detach()) for k, v in plain.items()}
+
+
+@every_method
+def test_trained_networks_start_apart(row, dimensions):
+    method, (labeled, _) = row.build(dimensions), batches(dimensions)
+    networks = [
+        network for name, network in method.networks().items() if name == "network" or name in row.learns.values()
+    ]
+    outputs = [network.eval()(labeled["image"]) for network in networks]
+    for i, a in enumerate(outputs):
+        assert all(float((a - b).detach().abs().mean()) > 0.01 for b in outputs[i + 1 :])
+
+
+@every_method
+def test_after_update_keeps_the_weights_of_what_the_optimizer_trains(row, dimensions):
+    method = row.build(dimensions)
+    losses(method, *batches(dimensions))["loss"].backward()
+    trained = [p for network in method.networks().values() for p in network.parameters() if p.grad is not None]
+    before = copy.deepcopy(trained)
+    method.after_update(0)
+    assert trained
+    assert all(torch.equal(a, b) for a, b in zip(before, trained, strict=True))
+
+
+@every_method
+def test_a_method_lowers_its_supervised_term_on_one_pair_of_batches(row, dimensions):
+    method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
+    labeled["label"] = (labeled["image"] > 0).to(torch.uint8)
+    optimizer = torch.optim.Adam([p for n in method.networks().values() for p in n.parameters()], lr=0.02)
+    first = float(losses(method, labeled, unlabeled)["supervised"].detach())
+    for iteration in range(12):
+        optimizer.zero_grad()
+        terms = losses(method, labeled, unlabeled, iteration=iteration, seed=iteration)
+        terms["loss"].backward()
+        optimizer.step()
+        method.after_update(iteration)
+    assert float(terms["supervised"].detach()) < 0.9 * first
+
+
+@every_method
+def test_fields_are_networks_and_plain_numbers_only(row, dimensions):
+    method = row.build(dimensions)
+    for f in fields(method):
+        value = getattr(method, f.name)
+        parts = value if isinstance(value, list | tuple) else [value]
+        assert all(isinstance(part, torch.nn.Module | int | float | str | type(None)) for part in parts), f.name

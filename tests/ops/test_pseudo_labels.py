@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semi_med.ops import overlap, pseudo_label
+
+
+def logits_of(*probs):
+    """(1, K, 1, voxels) logits whose softmax is these probabilities, one tuple a voxel."""
+    return torch.tensor(probs).log().T.reshape(1, -1, 1, len(probs))
+
+
+def test_the_label_is_the_most_probable_class():
+    label, _, confidence = pseudo_label(logits_of((0.2, 0.5, 0.3), (0.6, 0.1, 0.3), (0.1, 0.2, 0.7)))
+    assert label.tolist() == [[[[1, 0, 2]]]]
+    assert confidence.flatten().tolist() == pytest.approx([0.5, 0.6, 0.7])
+
+
+def test_a_voxel_is_confident_from_the_threshold_on():
+    logits = torch.zeros(1, 2, 1, 1)  # one half each, exactly
+    for threshold, expected in ((0.49, True), (0.5, True), (0.51, False)):
+        assert bool(pseudo_label(logits, threshold)[1]) is expected
+
+
+def test_without_threshold_every_voxel_counts():
+    assert pseudo_label(torch.randn(2, 3, 4, 5))[1].all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+def test_shapes_and_types_are_as_promised(shape):
+    label, confident, confidence = pseudo_label(torch.randn(2, 3, *shape).half(), 0.5)
+    assert label.shape == confident.shape == confidence.shape == (2, 1, *shape)
+    assert (label.dtype, confident.dtype, confidence.dtype) == (torch.int64, torch.bool, torch.float32)
+
+
+def test_no_gradient_comes_out():
+    parts = pseudo_label(torch.randn(1, 2, 2, 2, requires_grad=True))
+    assert not any(part.requires_grad for part in parts)
+
+
+def test_overlap_counts_equal_foreground_classes_only():
+    a = torch.tensor([0, 1, 1, 2, 2, 0])
+    b = torch.tensor([0, 1, 2, 2, 0, 1])
+    assert float(overlap(a, b)) == pytest.approx(2 * 2 / (4 + 4))
+
+
+def test_overlap_is_one_where_neither_has_foreground_and_zero_where_one_has():
+    empty, full = torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64)
+    assert float(overlap(empty, empty)) == 1
+    assert float(overlap(empty, full)) == 0
+    assert float(overlap(full, full)) == 1

@@ -1,0 +1,226 @@
+"""Bundles from parts: complete, consistent, and exactly what is committed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_med.recipes.compose import compose, compose_config, merge, methods, tasks, to_json
+
+REPOSITORY = Path(__file__).parents[2]
+PAIRS = [(method, task) for method in methods() for task in tasks()]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Every method for every task, composed."""
+    root = tmp_path_factory.mktemp("composed")
+    return {(method, task): compose(method, task, root / f"{method}_{task}") for method, task in PAIRS}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    written = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: data
+        for name, data in written.items()
+        if name.split("/")[0] in ("configs", "docs", "data_lists", "LICENSE")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if path.is_dir()))
+def test_what_is_committed_is_what_the_command_writes(name: str, tmp_path: Path) -> None:
+    method, task = name.split("_", 1)
+    fresh = files_of(compose(method, task, tmp_path / name))
+    committed = files_of(REPOSITORY / "bundles" / name)
+    assert fresh.keys() == committed.keys()
+    for file, data in fresh.items():
+        assert committed[file] == data, f"{file}: run compose({method!r}, {task!r}, 'bundles/{name}') again"
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("kind", ["train", "infer"])
+def test_monai_finds_every_property_it_asks_of_a_bundle(
+    bundles: dict[tuple[str, str], Path], pair: tuple[str, str], kind: str, tiny_data: Any, tmp_path: Path
+) -> None:
+    from monai.bundle import ConfigWorkflow
+
+    tiny: dict[str, Any] = {
+        "classes": 2,
+        "crop_size": [16, 16, 16],
+        "stride": [16, 16, 16],
+        "network_def#base_filters": 2,
+        "network_def#levels": 2,
+    }
+    tiny |= {"bundle_root": str(bundles[pair]), "device": "cpu", "output_dir": str(tmp_path)}
+    if kind == "train":
+        tiny |= {"dataset_dir": str(tiny_data.folder), "data_list_file": str(tiny_data.data_list)}
+        tiny["validation_stride"] = [16, 16, 16]
+    else:
+        tiny |= {"dataset_dir": str(tiny_data.folder / "images"), "weights": str(tiny_data.data_list)}
+    file = bundles[pair] / "configs" / ("train.json" if kind == "train" else "inference.json")
+    workflow = ConfigWorkflow(workflow_type=kind, config_file=str(file), logging_file=False, **tiny)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+IDS_THAT_MONAI_LABEL_OVERRIDES = [
+    "bundle_root",
+    "device",
+    "network",
+    "network_def",
+    "train#trainer#max_epochs",
+    "train#dataset#data",
+    "train#handlers",
+    "train#unlabeled_dataset#data",
+    "validate#dataset#data",
+    "run",
+]
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_every_id_that_monai_label_overrides_is_there(task: str) -> None:
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(compose_config("train", method="cotrain", task=task))
+    assert [id_ for id_ in IDS_THAT_MONAI_LABEL_OVERRIDES if id_ not in parser] == []
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_every_id_that_monai_label_infers_with_is_there(task: str) -> None:
+    config = compose_config("inference", method="cotrain", task=task)
+    assert {"network_def", "preprocessing", "inferer", "postprocessing", "device", "bundle_root"} <= config.keys()
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_train_handlers_are_a_literal_list_of_components(pair: tuple[str, str]) -> None:
+    handlers = compose_config("train", method=pair[0], task=pair[1])["train"]["handlers"]
+    assert isinstance(handlers, list)
+    assert all(isinstance(handler["_target_"], str) for handler in handlers)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_checkpoint_handler_stands_behind_those_that_write_rows(pair: tuple[str, str]) -> None:
+    handlers = compose_config("train", method=pair[0], task=pair[1])["train"]["handlers"]
+    order = [handler["_target_"].rsplit(".", 1)[1] for handler in handlers]
+    assert order.index("Checkpoints") > max(order.index("Validate"), order.index("Curves"))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", ["train", "inference", "evaluate", "multi_gpu_train"])
+def test_no_configuration_has_a_lambda(bundles: dict[tuple[str, str], Path], pair: tuple[str, str], name: str) -> None:
+    assert "lambda" not in (bundles[pair] / "configs" / f"{name}.json").read_text()
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_no_placeholder_is_left(bundles: dict[tuple[str, str], Path], pair: tuple[str, str]) -> None:
+    for name, data in files_of(bundles[pair]).items():
+        assert b"{bundle}" not in data and b"{task}" not in data, name
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_training_and_inference_agree_on_network_and_preprocessing(pair: tuple[str, str]) -> None:
+    train, inference = (compose_config(name, method=pair[0], task=pair[1]) for name in ("train", "inference"))
+    for key in ("network_def", "peer_def", "crop_size", "stride", "classes"):
+        assert train.get(key) == inference.get(key)
+
+    def without_loading(config: dict[str, Any]) -> list[dict[str, Any]]:
+        left_out = ("keys", "allow_missing_keys")
+        return [{k: v for k, v in t.items() if k not in left_out} for t in config["preprocessing"]["transforms"]]
+
+    assert without_loading(train["train"]) == without_loading(inference)
+
+
+MANDATORY = {
+    *("version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"),
+    *("task", "description", "authors", "copyright", "network_data_format"),
+}
+OF_A_TENSOR = {
+    "type",
+    "format",
+    "num_channels",
+    "spatial_shape",
+    "dtype",
+    "value_range",
+    "is_patch_data",
+    "channel_def",
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_metadata_has_what_the_specification_demands(
+    bundles: dict[tuple[str, str], Path], pair: tuple[str, str]
+) -> None:
+    metadata = json.loads((bundles[pair] / "configs" / "metadata.json").read_text())
+    config = compose_config("inference", method=pair[0], task=pair[1])
+    assert metadata.keys() >= MANDATORY
+    assert metadata["version"] in metadata["changelog"]
+    data_format = metadata["network_data_format"]
+    image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
+    assert image.keys() >= OF_A_TENSOR and pred.keys() >= OF_A_TENSOR
+    assert "modality" in image
+    assert image["num_channels"] == len(image["channel_def"]) == config["network_def"]["in_channels"]
+    assert pred["num_channels"] == len(pred["channel_def"]) == config["classes"]
+    assert list(pred["channel_def"]) == [str(i) for i in range(config["classes"])]
+    assert image["spatial_shape"] == config["crop_size"]
+    for tensor in (image, pred):
+        assert all(isinstance(size, int) for size in tensor["spatial_shape"])
+        low, high = tensor["value_range"]
+        assert low < high
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_network_takes_the_shape_that_metadata_tells(pair: tuple[str, str]) -> None:
+    config = compose_config("inference", method=pair[0], task=pair[1])
+    divisor = 2 ** (config["network_def"].get("levels", 5) - 1)
+    assert all(size % divisor == 0 for size in config["crop_size"])
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_readme_names_every_setting_with_its_default(
+    bundles: dict[tuple[str, str], Path], pair: tuple[str, str]
+) -> None:
+    readme = (bundles[pair] / "docs" / "README.md").read_text()
+    config = compose_config("train", method=pair[0], task=pair[1])
+    for name in ("crop_size", "max_iterations", "learning_rate", "resume", "gradient_clip", "seed"):
+        assert f"| `{name}` | `{json.dumps(config[name])}` |" in readme
+    assert f"# {json.loads((bundles[pair] / 'configs' / 'metadata.json').read_text())['name']}\n" in readme
+
+
+def test_composing_again_leaves_weights_and_logs_alone(tmp_path: Path) -> None:
+    compose("cotrain", "la", tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").write_bytes(b"weights")
+    (tmp_path / "configs" / "train.json").write_text("damaged")
+    compose("cotrain", "la", tmp_path)
+    assert (tmp_path / "models" / "model.pt").read_bytes() == b"weights"
+    assert json.loads((tmp_path / "configs" / "train.json").read_text())["run"] == "@training"
+
+
+@pytest.mark.parametrize(("method", "task"), [("contrain", "la"), ("cotrain", "LA"), ("../cotrain", "la")])
+def test_an_unknown_part_is_refused_with_those_there_are(
+    tmp_path: Path, method: str, task: str, error_of: Callable[..., Any]
+) -> None:
+    error = error_of(lambda: compose(method, task, tmp_path / "bundle"))
+    assert error.code == "SETTING"
+    assert "cotrain" in str(error) or "la" in str(error)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_merge_goes_into_sections_and_replaces_everything_else() -> None:
+    base = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+    assert merge(base, {"a": {"y": [3]}, "c": 2}) == {"a": {"x": 1, "y": [3]}, "b": 1, "c": 2}
+    assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+
+
+@pytest.mark.parametrize("content", [{"a": [1, 2], "b": ["x, y", "[z]"], "c": {"d": [[1, 2], [3]]}, "e": [], "f": {}}])
+def test_json_text_reads_back_as_it_was(content: dict[str, Any]) -> None:
+    assert json.loads(to_json(content)) == content
+    assert '"a": [1, 2]' in to_json(content)
+
+
+def test_the_peer_is_the_network_with_another_upsampling() -> None:
+    config = compose_config("train", method="cotrain", task="la")
+    network, peer = config["network_def"], config["peer_def"]
+    assert {key for key in network if network[key] != peer[key]} == {"upsampling"}
