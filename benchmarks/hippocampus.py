@@ -137,7 +137,10 @@ def report(masks: dict[tuple[str, int], Path], data: Path, output: Path, argumen
         means = case_means(found.rows)
         by_seed.setdefault(arm, {})[seed] = sum(means.values()) / len(means)
         rows.setdefault(arm, []).extend({**row, "case": f"{row['case']}@{seed}"} for row in found.rows)
-    result: dict[str, object] = {"settings": {k: v for k, v in vars(arguments).items() if k not in ("data", "output")}, "arms": {}}
+    result: dict[str, object] = {
+        "settings": {k: v for k, v in vars(arguments).items() if k not in ("data", "output")},
+        "arms": {},
+    }
     for arm, found_rows in rows.items():
         values = list(case_means(found_rows).values())
         interval = bootstrap_interval(values)
@@ -149,7 +152,9 @@ def report(masks: dict[tuple[str, int], Path], data: Path, output: Path, argumen
         gap = paired_difference(rows["all"], rows["supervised"])
         share = gain.mean / gap.mean if gap.mean else float("nan")
         result |= {"gain": [gain.mean, gain.low, gain.high], "gap": [gap.mean, gap.low, gap.high], "closed": share}
-        print(f"co-training - supervised {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], wins {gain.wins} of {gain.n}")
+        print(
+            f"co-training - supervised {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], wins {gain.wins} of {gain.n}"
+        )
         print(f"all labels - supervised {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]; gap closed: {share:.0%}")
     (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
 

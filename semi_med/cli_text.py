@@ -88,7 +88,9 @@ def findings_table(findings: Findings) -> str:
 
     lines = []
     if findings.problems:
-        table = Table("code", "where", "problem", "next step", show_lines=True)
+        table = Table(show_lines=True)
+        for column in ("code", "where", "problem", "next step"):
+            table.add_column(column, overflow="fold")  # a path is never cut off
         for problem in findings.problems:
             table.add_row(*(_cell(x) for x in (problem.code, problem.where, problem.problem, problem.fix)))
         lines.append(_text(table))

@@ -86,7 +86,11 @@ def bundle(tmp_path) -> Path:
         "network_def": network,
         "preprocessing": {
             "_target_": "Compose",
-            "transforms": [load, {"_target_": "NormalizeIntensityd", "keys": "image"}],
+            "transforms": [
+                load,
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+                {"_target_": "NormalizeIntensityd", "keys": "image"},
+            ],
         },
         "inferer": {
             "_target_": "semi_med.inference.ProbabilityWindowInferer",
@@ -200,6 +204,13 @@ def test_all_problems_are_in_one_table(command, listed):
     assert done.code == 2
     assert done.out.count("NOT_FOUND") == 2
     assert "2 problems; cases read: 1 labeled" in done.out
+
+
+def test_a_long_path_is_never_cut_off(command, tmp_path):
+    name = "x" * 150
+    listed = write_list(tmp_path, labeled=[name], unlabeled=["b"], validation=["c"], test=["d"])
+    (tmp_path / "images" / f"{name}.nii.gz").unlink()
+    assert "…" not in command("validate", listed, "--dataset-dir", tmp_path).out
 
 
 def test_problems_are_given_to_machines(command, listed):

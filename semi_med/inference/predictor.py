@@ -26,6 +26,7 @@ from semi_med.inference.batch_files import (
 from semi_med.inference.bundle import Bundle, load_bundle, resolve_device
 from semi_med.inference.io import write_label
 from semi_med.inference.reader import ScanReader
+from semi_med.runtime import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Predictor:
             ResourceError: if the device cannot be used.
         """
         found = resolve_device(device)
+        if found.type == "cpu":
+            keep_freed_memory()
         opened = load_bundle(
             Path(bundle),
             weights=None if weights is None else Path(weights),

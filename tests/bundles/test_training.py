@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,23 @@ def test_mixed_precision_on_the_cpu_trains_and_validates(run_tiny: Any, tmp_path
     run_tiny(output_dir=str(tmp_path), amp=True, max_iterations=2, val_interval=2)
     assert all(np.isfinite(float(row["loss"])) for row in rows(tmp_path))
     assert len(rows(tmp_path, "validation")) == 1
+
+
+def test_the_supervised_bundle_trains_without_looking_at_an_unlabeled_scan(
+    tiny_data: Any, run_tiny: Any, tmp_path: Path
+) -> None:
+    from semi_med.recipes.compose import compose
+
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data.folder, data)
+    for number in range(3, 7):
+        (data / "images" / f"case_{number}.nii.gz").unlink()
+    runner = replace(run_tiny, bundle=compose("supervised", "la", tmp_path / "supervised_la"))
+    for key in [key for key in run_tiny.settings if key.startswith("peer_def#")]:
+        runner.settings.pop(key)
+    runner(output_dir=str(tmp_path / "run"), dataset_dir=str(data), data_list_file=str(data / "data_list.json"))
+    assert list(weights(tmp_path / "run" / "models" / "model.pt")) == ["model"]
+    assert {"supervised", "loss"} <= rows(tmp_path / "run")[0].keys()
 
 
 # ---- resume --------------------------------------------------------------------------------------------------------

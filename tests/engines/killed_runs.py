@@ -21,6 +21,7 @@ from engine_samples import make_trainer
 from semi_med.engines import Checkpoints
 
 ITERATIONS = 16
+PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def train(folder: Path, *, resume: bool) -> None:
@@ -39,6 +40,11 @@ def in_child(folder: Path) -> int:
         os._exit(0)
     except BaseException:
         os._exit(9)
+
+
+def names_of_checkpoints(folder: Path) -> list[str]:
+    """What lies in the folder of checkpoints."""
+    return sorted(path.name for path in (folder / "checkpoints").glob("iteration_*.pt"))
 
 
 def whole_checkpoints(folder: Path) -> list[int]:
@@ -61,9 +67,14 @@ def main(folder: Path, kills: int, seed: int) -> None:
     log: list[dict[str, object]] = []
     broken = folder / "broken"
     while len(log) < kills:
+        before = names_of_checkpoints(broken)
         child = in_child(broken)
-        # A part of the whole run, so that a few kills hit every stage of it.
-        time.sleep(draw.uniform(0.1, 0.6) * lasts)
+        if len(log) % 3 == 0:  # at any time
+            time.sleep(draw.uniform(0.0, 0.6) * lasts)
+        else:  # while iterations and checkpoints follow each other
+            while names_of_checkpoints(broken) == before and os.waitid(os.P_PID, child, PEEK) is None:
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0.0, 4.0) * lasts / ITERATIONS)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         killed = os.WIFSIGNALED(status)

@@ -11,7 +11,7 @@ import torch
 from engine_samples import curve, evaluator, load, make_trainer, same
 from ignite.engine import Engine, Events
 
-from semi_med.engines import Validate
+from semi_med.engines import Checkpoints, Validate
 
 
 class Scripted:
@@ -63,6 +63,22 @@ def test_an_undefined_metric_is_never_the_best_and_does_not_block_later_ones(tmp
     assert same(load(tmp_path / "models" / "model_best_validation.pt"), weights[1])
     assert trainer.state.best_metric == 0.1
     assert [row["mean_dice"] for row in curve(tmp_path, "validation")] == ["nan", "0.1", "nan"]
+
+
+def test_a_resumed_run_remembers_the_best_value(tmp_path: Path) -> None:
+    def part(values: list[float], *, resume: bool) -> Any:
+        trainer = make_trainer(iterations=4)
+        Validate(Scripted(*values), tmp_path, interval=1, tensorboard=False).attach(trainer)
+        Checkpoints(tmp_path, interval=1, resume=resume).attach(trainer)
+        return trainer
+
+    first = part([0.8, 0.3], resume=False)
+    first.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda engine: engine.terminate())
+    first.run()
+    best = (tmp_path / "models" / "model_best_validation.pt").read_bytes()
+    part([0.5, 0.7], resume=True).run()
+    assert [row["mean_dice"] for row in curve(tmp_path, "validation")] == ["0.8", "0.3", "0.5", "0.7"]
+    assert (tmp_path / "models" / "model_best_validation.pt").read_bytes() == best
 
 
 def test_if_every_metric_is_undefined_there_is_no_best_model(tmp_path: Path) -> None:
