@@ -10,6 +10,7 @@ the time of a whole co-training step and the share of it that data take.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def step(pairs: PairedBatches, view: View, data_ms: float, arguments: argparse.N
         train_handlers=[Clock()],
     )
     trainer.run()
-    seconds = statistics.median(b - a for a, b in zip(times[1:], times[2:], strict=False))
+    seconds = statistics.median(b - a for a, b in itertools.pairwise(times[1:]))
     print(
         f"co-training step (amp {arguments.amp}, channels last {arguments.channels_last}): {seconds:.2f} s; "
         f"data are {data_ms / seconds / 10:.2f} % of it"

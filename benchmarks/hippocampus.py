@@ -152,9 +152,8 @@ def report(masks: dict[tuple[str, int], Path], data: Path, output: Path, argumen
         gap = paired_difference(rows["all"], rows["supervised"])
         share = gain.mean / gap.mean if gap.mean else float("nan")
         result |= {"gain": [gain.mean, gain.low, gain.high], "gap": [gap.mean, gap.low, gap.high], "closed": share}
-        print(
-            f"co-training - supervised {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], wins {gain.wins} of {gain.n}"
-        )
+        print(f"co-training - supervised {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+        print(f"co-training wins on {gain.wins} of {gain.n}")
         print(f"all labels - supervised {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]; gap closed: {share:.0%}")
     (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
 

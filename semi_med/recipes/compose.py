@@ -194,7 +194,7 @@ def compose_readme(*, method: str, task: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
     template = (HERE / "common" / "README.md.j2").read_text(encoding="utf-8")
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     config = compose_config("train", method=method, task=task)
     settings = {
         key: _shown(value, method=method, task=task)
