@@ -118,12 +118,21 @@ class Checkpoints:
     def attach(self, engine: Engine) -> None:
         """Resume now if asked to, and hang on the trainer's events."""
         check_output(self.output_dir, resume=self.resume)
+        self._sweep(engine)
         if self.resume:
             self.restore(engine)
         engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
         engine.add_event_handler(Events.COMPLETED, self._after_run)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._after_error)
+
+    def _sweep(self, engine: Any) -> None:
+        """Remove what a run that was killed while it wrote has left."""
+        if engine.state.rank > 0:
+            return
+        for folder in (self.folder, self.output_dir / "models", self.output_dir / "logs"):
+            for left in folder.glob(TEMPORARY_NAMES):
+                left.unlink(missing_ok=True)
 
     def restore(self, engine: Any) -> None:
         """Load the newest checkpoint that is whole; says so when a damaged one was passed over.
@@ -204,10 +213,6 @@ class Checkpoints:
             self._release_signals()
 
     def _begin(self, engine: Any) -> None:
-        if engine.state.rank == 0:
-            for folder in (self.folder, self.output_dir / "models", self.output_dir / "logs"):
-                for left in folder.glob(TEMPORARY_NAMES):
-                    left.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):

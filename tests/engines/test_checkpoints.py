@@ -198,8 +198,7 @@ def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(
 def test_temporary_files_of_a_killed_run_are_swept(run: Path) -> None:
     for folder in ("checkpoints", "models"):
         (run / folder / ".semi_med_x7.tmp").write_bytes(b"half")
-    truncate(newest(run))
-    resume(run).run()
+    resume(run).run()  # nothing is left to train
     assert not list(run.rglob("*.tmp"))
 
 
