@@ -27,11 +27,12 @@ from semi_med.recipes.compose import compose, compose_config
 from semi_med.report import CaseView, RunView, write_run_report
 from semi_med.report.verdict import judge
 
-NAMES = {"cotrain": "4 labelled + 16 unlabelled scans (co-training)", "supervised": "4 labelled scans (supervised)"}
+NAMES = {"cotrain": "co-training", "supervised": "supervised only"}
 RECORD = "demo.json"
 _PARTS = ("data", "bundles", "runs", "predictions", "logs")
 _SECONDS = 15.0  # between lines of progress
 NOTES = (
+    "Supervised only learns from 4 labelled scans, co-training from the same 4 and 16 unlabelled ones.",
     "The scans are drawings. Nothing here says anything about patients or about real scans.",
     "One seed of one drawing proves nothing about a method: with another seed the difference may be smaller, larger "
     "or of the other sign.",
