@@ -13,15 +13,19 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semi_med.bundle_settings import carry_over, changed_settings, running_folder
 from semi_med.bundle_settings import check_settings as check_settings  # configurations call it as bundle.check_settings
 from semi_med.errors import InputError, SemiMedError, root_cause
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _HOW_TO_GET: dict[str, str] = {
     "la": (
@@ -233,6 +237,47 @@ def check_weights(weights: str | Path) -> None:
             fix="Train first (configs/train.json writes models/model.pt), or name a file with --weights",
             code="NO_WEIGHTS",
         )
+
+
+def start_from(network: nn.Module, weights: str | Path | None) -> nn.Module:
+    """The network with the weights of an earlier run, such as a pre-training.
+
+    Args:
+        network: of the same architecture.
+        weights: a `models/model.pt`, whose first network is taken; None leaves the network as it is.
+
+    Returns:
+        The network that came in.
+
+    Raises:
+        InputError: code NO_WEIGHTS, the file is missing or is not of this network.
+    """
+    if weights is None:
+        return network
+    import torch
+
+    path = Path(weights)
+    if not path.is_file():
+        raise InputError(
+            "the weights to start from are missing",
+            where=path.absolute(),
+            fix="Give the models/model.pt of an earlier run as --pretrained (for bcp the run of bcp_pretrain), or "
+            "--pretrained null to start from random weights",
+            code="NO_WEIGHTS",
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(content.get("model", content))
+    except Exception as error:
+        why = textwrap.shorten(str(error) or type(error).__name__, 200)
+        raise InputError(
+            f"the weights to start from are not of this network: {why}",
+            where=path,
+            fix="Take the models/model.pt of a run with the same network_def",
+            code="NO_WEIGHTS",
+        ) from error
+    logging.getLogger("semi_med").info(f"starting from {path}")
+    return network
 
 
 def scans_of(folder: str | Path) -> list[dict[str, str]]:

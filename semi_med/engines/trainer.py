@@ -88,6 +88,7 @@ class SemiSupervisedTrainer(Trainer):
             self.averages = {
                 name: AveragedModel(_bare(network), multi_avg_fn=average, use_buffers=True)
                 for name, network in self.networks.items()
+                if any(p.requires_grad for p in network.parameters())
             }
         self._on_start: dict[str, Any] | None = None
         self._skipped = 0
@@ -211,7 +212,7 @@ class SemiSupervisedTrainer(Trainer):
         if not self.averages:
             yield self.networks
             return
-        own = {name: _copy(_bare(network).state_dict()) for name, network in self.networks.items()}
+        own = {name: _copy(_bare(self.networks[name]).state_dict()) for name in self.averages}
         for name, average in self.averages.items():
             _bare(self.networks[name]).load_state_dict(average.module.state_dict())
         try:

@@ -1,7 +1,11 @@
 """Semi-supervised methods: one file each, one verb each."""
 
 from semi_med.methods.base import Batch, Method
+from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
+from semi_med.methods.cps import CPS
+from semi_med.methods.mean_teacher import MeanTeacher
 from semi_med.methods.supervised import Supervised
+from semi_med.methods.uamt import UAMT
 
-__all__ = ["Batch", "CoTraining", "Method", "Supervised"]
+__all__ = ["BCP", "CPS", "UAMT", "Batch", "CoTraining", "CopyPaste", "MeanTeacher", "Method", "Supervised"]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor, nn
+
+from semi_med.ops import overlap
 
 Batch = dict[str, Tensor]
 """Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop as
@@ -36,3 +41,58 @@ class Method:
         """The networks among the fields by name, in order; the first is the one that is deployed."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, nn.Module)}
+
+
+@contextmanager
+def teaching(network: nn.Module, mode: str) -> Iterator[None]:
+    """No gradient, and the network in `mode` ("eval" or "train") inside the block; after it as it was before."""
+    training = network.training
+    network.train(mode == "train")
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
+
+
+def health(unlabeled: Batch, label: Tensor, *, confident: Tensor, other: Tensor) -> dict[str, Tensor]:
+    """Curves that tell whether pseudo-labels are worth learning from; none of them is ever minimised.
+
+    Args:
+        unlabeled: for its `monitor_label`, if it has one.
+        label: the pseudo-label `(B, 1, *crop)`.
+        confident: bool `(B, 1, *crop)`.
+        other: another opinion on the same voxels, class indices `(B, 1, *crop)`.
+
+    Returns:
+        `confident` and `foreground`, shares of voxels; `agreement` and `pseudo_label_dice`, overlap of the
+        foregrounds with the other opinion and with the expert.
+    """
+    curves = {
+        "confident": confident.float().mean(),
+        "foreground": (label > 0).float().mean(),
+        "agreement": overlap(label, other),
+    }
+    if "monitor_label" in unlabeled:
+        curves["pseudo_label_dice"] = overlap(label, unlabeled["monitor_label"].long())
+    return curves
+
+
+def require_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a word that is not among the known ones.
+
+    Raises:
+        ValueError: naming the setting and the choices.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def require_share(name: str, value: float) -> None:
+    """Refuse a share outside [0, 1].
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a share between 0 and 1, not {value}")

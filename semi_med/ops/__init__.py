@@ -1,7 +1,9 @@
 """Pure functions on tensors `(B, C, *spatial)`: no state, no files, 2D and 3D without a branch."""
 
-from semi_med.ops.mixing import draw_cutmix_regions, partner, paste
-from semi_med.ops.pseudo_labels import overlap, pseudo_label
+from semi_med.ops.components import largest_components
+from semi_med.ops.ema import early_decay, ema_copy, ema_update
+from semi_med.ops.mixing import draw_boxes, draw_cutmix_regions, partner, paste
+from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 
@@ -9,9 +11,15 @@ __all__ = [
     "SHIFT_DIRECTIONS",
     "com",
     "crop_at",
+    "draw_boxes",
     "draw_cutmix_regions",
     "draw_offsets",
+    "early_decay",
+    "ema_copy",
+    "ema_update",
+    "entropy",
     "gaussian_ramp",
+    "largest_components",
     "overlap",
     "partner",
     "paste",

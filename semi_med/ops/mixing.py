@@ -43,6 +43,31 @@ def draw_cutmix_regions(
     return regions
 
 
+def draw_boxes(batch_size: int, spatial_shape: Sequence[int], *, share: float = 2 / 3) -> Tensor:
+    """One box of fixed size for each image, at a uniform place inside it.
+
+    Bai et al., "Bidirectional Copy-Paste for Semi-Supervised Medical Image Segmentation", CVPR 2023, arXiv:2305.00673:
+    the zero-value region of their mask M, with `share` beta along every axis.
+
+    Args:
+        batch_size: number of boxes.
+        spatial_shape: size of the images in voxels.
+        share: length of the box as a share of the image along each axis, in (0, 1].
+
+    Returns:
+        bool `(batch_size, 1, *spatial_shape)` on the CPU, True inside, drawn from torch's global generator.
+    """
+    regions = torch.zeros((batch_size, 1, *spatial_shape), dtype=torch.bool)
+    lengths = [max(1, int(size * share)) for size in spatial_shape]
+    for region in regions:
+        starts = [
+            int(torch.randint(0, size - length + 1, ()).item())
+            for size, length in zip(spatial_shape, lengths, strict=True)
+        ]
+        region[(0, *(slice(start, start + length) for start, length in zip(starts, lengths, strict=True)))] = True
+    return regions
+
+
 def partner(batch: Tensor) -> Tensor:
     """For each image of a batch another one of it: the batch rolled by one. A batch of one is its own partner."""
     return batch.roll(1, dims=0)

@@ -22,6 +22,18 @@ def pseudo_label(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor
         return label, confidence >= threshold, confidence
 
 
+def entropy(probs: Tensor) -> Tensor:
+    """Predictive entropy of each voxel in nats: -sum over classes of p log p, 0 to log K.
+
+    Args:
+        probs: `(B, K, *spatial)`, summing to 1 over the classes.
+
+    Returns:
+        `(B, 1, *spatial)`.
+    """
+    return -torch.xlogy(probs, probs).sum(dim=1, keepdim=True)
+
+
 def overlap(a: Tensor, b: Tensor) -> Tensor:
     """Dice overlap of the foregrounds of two labellings, a scalar in [0, 1]; 1 where neither has any foreground.
 

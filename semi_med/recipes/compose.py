@@ -34,8 +34,9 @@ def tasks() -> list[str]:
 def compose(method: str, task: str, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, then the method's, then the task's, each as `<name>.json` with `shared.json` for what
-    training and inference must agree on. Weights, checkpoints and logs that lie in `target` are left alone.
+    Later parts win: common, the unlabelled side if the method has one, then the method's, the task's, and what the
+    method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
+    agree on. Weights, checkpoints and logs that lie in `target` are left alone.
 
     Args:
         method: a name of `methods()`.
@@ -79,7 +80,9 @@ def to_json(content: Any) -> str:
 
 def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
     """One configuration (`train`, `inference`, `evaluate` or `multi_gpu_train`) of a method for a task."""
-    rooms = ("common", f"methods/{method}", f"tasks/{task}")
+    learns = _part(f"methods/{method}", "about").get("unlabeled", False)
+    common = ("common", "common/unlabeled") if learns else ("common",)
+    rooms = (*common, f"methods/{method}", f"tasks/{task}", f"methods/{method}/{task}")
     config: dict[str, Any] = {}
     if name in ("train", "inference"):
         for room in rooms:

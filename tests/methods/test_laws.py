@@ -11,7 +11,7 @@ import pytest
 import torch
 from method_samples import CROP, MARGIN, batches, clone, tiny_network
 
-from semi_med.methods import CoTraining, Method, Supervised
+from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, MeanTeacher, Method, Supervised
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,34 @@ def cotraining(dimensions: int, **settings: Any) -> Method:
     return CoTraining(network=tiny_network(dimensions, 1), peer=peer, **{**defaults, **settings})
 
 
+def mean_teacher(dimensions: int, **settings: Any) -> Method:
+    return MeanTeacher(network=tiny_network(dimensions, 1, dropout=0.2), **{"ramp_iterations": 10, **settings})
+
+
+def uamt(dimensions: int, **settings: Any) -> Method:
+    return UAMT(network=tiny_network(dimensions, 1, dropout=0.2), **{"ramp_iterations": 10, **settings})
+
+
+def cps(dimensions: int, **settings: Any) -> Method:
+    peer = tiny_network(dimensions, 2, upsampling="interpolated")
+    return CPS(network=tiny_network(dimensions, 1), peer=peer, **{"ramp_iterations": 10, **settings})
+
+
+def bcp(dimensions: int, **settings: Any) -> Method:
+    return BCP(network=tiny_network(dimensions, 1), **settings)
+
+
+def copy_paste(dimensions: int, **settings: Any) -> Method:
+    return CopyPaste(network=tiny_network(dimensions, 1), **settings)
+
+
 ROWS = {
     "supervised": Row(supervised),
+    "mean_teacher": Row(mean_teacher, {"consistency": "network"}),
+    "uamt": Row(uamt, {"consistency": "network"}, {"first_threshold": 0.0, "ramp_iterations": 10**9}),
+    "cps": Row(cps, {"cross_1": "network", "cross_2": "peer"}),
+    "bcp": Row(bcp, {"unsupervised": "network"}),
+    "copy_paste": Row(copy_paste),
     "cotraining": Row(
         cotraining,
         {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},
@@ -68,7 +94,10 @@ def losses(method: Method, labeled: Any, unlabeled: Any, *, iteration: int = 5, 
 
 
 def gradient(term: torch.Tensor, network: torch.nn.Module) -> float:
-    grads = torch.autograd.grad(term, list(network.parameters()), retain_graph=True, allow_unused=True)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        return 0.0
+    grads = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     return sum(float(g.abs().sum()) for g in grads if g is not None)
 
 
@@ -85,8 +114,8 @@ def test_terms_are_scalars_and_the_loss_is_the_one_to_minimise(row, dimensions):
     method = row.build(dimensions)
     terms = losses(method, *batches(dimensions))
     assert all(term.shape == () for term in terms.values())
-    for network in method.networks().values():
-        assert gradient(terms["loss"], network) > 0
+    for name, network in method.networks().items():
+        assert name == "teacher" or gradient(terms["loss"], network) > 0
 
 
 @every_method
@@ -232,7 +261,8 @@ def test_after_update_keeps_the_weights_of_what_the_optimizer_trains(row, dimens
 def test_a_method_lowers_its_supervised_term_on_one_pair_of_batches(row, dimensions):
     method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
     labeled["label"] = (labeled["image"] > 0).to(torch.uint8)
-    optimizer = torch.optim.Adam([p for n in method.networks().values() for p in n.parameters()], lr=0.02)
+    parameters = [p for n in method.networks().values() for p in n.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
     first = float(losses(method, labeled, unlabeled)["supervised"].detach())
     for iteration in range(12):
         optimizer.zero_grad()
@@ -250,3 +280,40 @@ def test_fields_are_networks_and_plain_numbers_only(row, dimensions):
         value = getattr(method, f.name)
         parts = value if isinstance(value, list | tuple) else [value]
         assert all(isinstance(part, torch.nn.Module | int | float | str | type(None)) for part in parts), f.name
+
+
+every_method_with_a_mean_teacher = pytest.mark.parametrize(
+    "row", [pytest.param(ROWS[name], id=name) for name in ("mean_teacher", "uamt", "bcp")]
+)
+
+
+def state(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [value.clone() for value in network.state_dict().values()]
+
+
+@every_method_with_a_mean_teacher
+def test_a_teacher_is_a_copy_that_moves_after_an_update_and_not_before(row, dimensions):
+    method = row.build(dimensions)
+    first = state(method.teacher)
+    assert all(torch.equal(a, b) for a, b in zip(first, state(method.network), strict=True))
+
+    optimizer = torch.optim.SGD(method.network.parameters(), lr=0.1)
+    losses(method, *batches(dimensions))["loss"].backward()
+    optimizer.step()
+    start = dict(copy.deepcopy(row.build(dimensions)).teacher.named_parameters())
+    weights = [p.clone() for p in method.teacher.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(start.values(), weights, strict=True))
+
+    method.after_update(10**6)
+    for old, new, student in zip(weights, method.teacher.parameters(), method.network.parameters(), strict=True):
+        assert torch.allclose(new, 0.99 * old + 0.01 * student)
+    moved = [float((a - b).abs().max().detach()) for a, b in zip(weights, method.teacher.parameters(), strict=True)]
+    assert max(moved) > 0
+
+
+@every_method_with_a_mean_teacher
+def test_no_gradient_reaches_a_teacher(row, dimensions):
+    method = row.build(dimensions)
+    assert not any(p.requires_grad for p in method.teacher.parameters())
+    losses(method, *batches(dimensions))["loss"].backward()
+    assert all(p.grad is None for p in method.teacher.parameters())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semi_med.recipes.compose import compose, compose_config, merge, methods, tasks, to_json
+from semi_med.recipes.compose import HERE, compose, compose_config, merge, methods, tasks, to_json
 
 REPOSITORY = Path(__file__).parents[2]
 PAIRS = [(method, task) for method in methods() for task in tasks()]
@@ -31,7 +31,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if path.is_dir()))
 def test_what_is_committed_is_what_the_command_writes(name: str, tmp_path: Path) -> None:
-    method, task = name.split("_", 1)
+    method, task = name.rsplit("_", 1)
     fresh = files_of(compose(method, task, tmp_path / name))
     committed = files_of(REPOSITORY / "bundles" / name)
     assert fresh.keys() == committed.keys()
@@ -56,7 +56,7 @@ def test_monai_finds_every_property_it_asks_of_a_bundle(
     tiny |= {"bundle_root": str(bundles[pair]), "device": "cpu", "output_dir": str(tmp_path)}
     if kind == "train":
         tiny |= {"dataset_dir": str(tiny_data.folder), "data_list_file": str(tiny_data.data_list)}
-        tiny["validation_stride"] = [16, 16, 16]
+        tiny |= {"validation_stride": [16, 16, 16], "pretrained": None}
     else:
         tiny |= {"dataset_dir": str(tiny_data.folder / "images"), "weights": str(tiny_data.data_list)}
     file = bundles[pair] / "configs" / ("train.json" if kind == "train" else "inference.json")
@@ -188,6 +188,102 @@ def test_the_readme_names_every_setting_with_its_default(
     assert f"# {json.loads((bundles[pair] / 'configs' / 'metadata.json').read_text())['name']}\n" in readme
 
 
+# ---- what a recipe says of its method ------------------------------------------------------------------------------
+
+
+def about(method: str) -> dict[str, Any]:
+    return json.loads((HERE / "methods" / method / "about.json").read_text())
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_method_says_its_name_reference_networks_and_whether_it_learns_from_unlabelled_scans(method: str) -> None:
+    content = about(method)
+    assert content["name"] and content["reference"]
+    assert content["networks"] == len([key for key in config_of(method) if key in ("network_def", "peer_def")])
+    assert content["unlabeled"] is config_of(method)["needs_unlabeled"]
+
+
+def config_of(method: str, task: str = "la") -> dict[str, Any]:
+    return compose_config("train", method=method, task=task)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_only_a_method_that_learns_from_unlabelled_scans_reads_them(pair: tuple[str, str]) -> None:
+    config = config_of(*pair)
+    reads = about(pair[0])["unlabeled"]
+    assert ("unlabeled_dataset" in config["train"]) is reads
+    assert ("unlabeled" in config["train"]["dataloader"]) is reads
+    assert ("unlabeled_batch_size" in config) is reads
+    assert config["unlabeled_data"] == ("@train#unlabeled_dataset#data" if reads else [])
+
+
+@pytest.mark.parametrize("method", methods())
+def test_every_setting_of_a_recipe_is_a_field_of_its_method_with_its_default(method: str) -> None:
+    """A field that the recipe leaves out keeps the default of the class; one that it names is the same there."""
+    from dataclasses import fields
+    from pydoc import locate
+
+    wanted = config_of(method)["method"]
+    cls: Any = locate(wanted["_target_"])
+    known = {field.name: field.default for field in fields(cls) if field.init}
+    assert wanted.keys() - {"_target_"} <= known.keys()
+    for name, value in wanted.items():
+        if name in known and not (isinstance(value, str) and value.startswith("@")) and name != "ramp_iterations":
+            default = known[name]
+            if value == "$2 / 3":
+                value = 2 / 3
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+WITH_ONE_BEFORE = [method for method in methods() if "before" in about(method)]
+
+
+@pytest.mark.parametrize("method", WITH_ONE_BEFORE)
+def test_the_method_before_another_exists_and_hands_over_a_network_of_the_same_shape(method: str) -> None:
+    before = about(method)["before"]
+    assert before.keys() == {"method", "setting", "share"}
+    assert before["method"] in methods()
+    assert 0 < before["share"] < 1
+    assert config_of(method)[before["setting"]] == "$@bundle_root + '/models/pretrained.pt'"
+    for task in tasks():
+        first, then = config_of(before["method"], task), config_of(method, task)
+        assert first["network_def"] == then["network_def"]
+        assert first["pretrained"] is None
+
+
+def test_bcp_is_the_method_that_has_one_before_it() -> None:
+    assert WITH_ONE_BEFORE == ["bcp"]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_readme_says_what_to_run_first_and_only_where_there_is_something(
+    bundles: dict[tuple[str, str], Path], pair: tuple[str, str]
+) -> None:
+    readme = (bundles[pair] / "docs" / "README.md").read_text()
+    assert ("First the run that this one starts from" in readme) is (pair[0] in WITH_ONE_BEFORE)
+    if pair[0] in WITH_ONE_BEFORE:
+        before = about(pair[0])["before"]
+        assert f"semi-med compose {before['method']} {pair[1]} " in readme
+        assert f"--{before['setting']} <folder of the pre-training>/models/model.pt" in readme
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        ("supervised", "key `model`)"),
+        ("cotrain", "key `model` and, for the second network, `peer`)"),
+        ("mean_teacher", "key `model` and, for the moving average, `teacher`)"),
+    ],
+)
+def test_the_readme_names_the_keys_of_the_model_file(
+    bundles: dict[tuple[str, str], Path], method: str, keys: str
+) -> None:
+    assert keys in (bundles[method, "la"] / "docs" / "README.md").read_text()
+
+
+# ---- composing -----------------------------------------------------------------------------------------------------
+
+
 def test_composing_again_leaves_weights_and_logs_alone(tmp_path: Path) -> None:
     compose("cotrain", "la", tmp_path)
     (tmp_path / "models").mkdir()
@@ -224,3 +320,9 @@ def test_the_peer_is_the_network_with_another_upsampling() -> None:
     config = compose_config("train", method="cotrain", task="la")
     network, peer = config["network_def"], config["peer_def"]
     assert {key for key in network if network[key] != peer[key]} == {"upsampling"}
+
+
+def test_the_peer_of_cross_pseudo_supervision_is_the_same_network_anew() -> None:
+    config = compose_config("train", method="cps", task="la")
+    assert config["network_def"] == config["peer_def"]
+    assert config["network"] != config["peer"]
