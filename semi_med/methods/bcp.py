@@ -47,6 +47,7 @@ class BCP(Method):
         """Refuse settings that would train something else than they say, then copy the student."""
         for name in ("alpha", "decay", "box_share"):
             require_share(name, getattr(self, name))
+        _require_box(self.box_share)
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_choice("buffers", self.buffers, ("average", "copy", "own"))
         self.teacher = ema_copy(self.network)
@@ -108,6 +109,7 @@ class CopyPaste(Method):
         """Refuse what is no share."""
         require_share("alpha", self.alpha)
         require_share("box_share", self.box_share)
+        _require_box(self.box_share)
 
     def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
         """The supervised loss on the mixed crops as `loss` and `supervised`."""
@@ -116,6 +118,11 @@ class CopyPaste(Method):
         logits = self.network(paste(image, partner(image), box))
         loss = dice_ce(logits, paste(label, partner(label), box), alpha=self.alpha)
         return {"loss": loss, "supervised": loss.detach()}
+
+
+def _require_box(share: float) -> None:
+    if share == 0:
+        raise ValueError("box_share is 0: nothing would be pasted")
 
 
 def _repeated(batch: Tensor, count: int) -> Tensor:

@@ -43,6 +43,8 @@ class MeanTeacher(Method):
         """Refuse settings that would train something else than they say, then copy the student."""
         require_share("alpha", self.alpha)
         require_share("decay", self.decay)
+        if self.noise < 0 or self.noise_limit < 0:
+            raise ValueError(f"noise and noise_limit are at least 0, not {self.noise} and {self.noise_limit}")
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_choice("buffers", self.buffers, ("average", "copy", "own"))
         self.teacher = ema_copy(self.network)

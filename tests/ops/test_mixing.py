@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from semi_med.ops import draw_cutmix_regions, partner, paste
+from semi_med.ops import draw_boxes, draw_cutmix_regions, partner, paste
 
 
 def extent(region, axis):
@@ -101,3 +101,47 @@ def test_a_negative_axis_counts_from_the_end():
     from_the_end = draw_cutmix_regions(4, (6, 8, 10), axes=(-1, -2))
     torch.manual_seed(0)
     assert torch.equal(from_the_end, draw_cutmix_regions(4, (6, 8, 10), axes=(2, 1)))
+
+
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(5, 8), (1, 7), (6, 5, 4), (9, 1, 3)]),
+    st.sampled_from([0.05, 1 / 3, 0.5, 2 / 3, 1.0]),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_box_has_its_share_of_every_axis_and_lies_inside_the_image(seed, shape, share):
+    torch.manual_seed(seed)
+    boxes = draw_boxes(3, shape, share=share)
+    assert (boxes.shape, boxes.dtype) == ((3, 1, *shape), torch.bool)
+    for region in boxes[:, 0]:
+        box = [extent(region, axis) for axis in range(len(shape))]
+        assert None not in box
+        lengths = [length for _, length in box]
+        assert lengths == [max(1, int(size * share)) for size in shape]
+        assert int(region.sum()) == torch.tensor(lengths).prod()
+
+
+def test_the_box_of_the_la_benchmark_is_74_x_74_x_53_voxels():
+    box = draw_boxes(1, (112, 112, 80))[0, 0]
+    assert [extent(box, axis)[1] for axis in range(3)] == [74, 74, 53]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3)])
+def test_the_place_of_a_box_of_fixed_size_is_uniform_and_can_touch_every_border(shape):
+    torch.manual_seed(0)
+    boxes = draw_boxes(1500, shape, share=0.5)[:, 0]
+    for axis, size in enumerate(shape):
+        places = size - size // 2 + 1
+        starts = torch.bincount(torch.tensor([extent(box, axis)[0] for box in boxes]), minlength=places)
+        assert len(starts) == places
+        assert ((starts / 1500 - 1 / places).abs() < 0.05).all()
+
+
+def test_places_along_the_axes_are_drawn_apart():
+    torch.manual_seed(0)
+    starts = {tuple(extent(box, axis)[0] for axis in (0, 1)) for box in draw_boxes(200, (4, 4), share=0.5)[:, 0]}
+    assert starts == {(i, j) for i in range(3) for j in range(3)}
+
+
+def test_a_box_of_the_whole_image_has_one_place():
+    assert draw_boxes(2, (3, 4, 5), share=1.0).all()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from semi_med.ops import overlap, pseudo_label
+from semi_med.ops import entropy, overlap, pseudo_label
 
 
 def logits_of(*probs):
@@ -50,3 +52,23 @@ def test_overlap_is_one_where_neither_has_foreground_and_zero_where_one_has():
     assert float(overlap(empty, empty)) == 1
     assert float(overlap(empty, full)) == 0
     assert float(overlap(full, full)) == 1
+
+
+def test_entropy_by_hand():
+    probs = torch.tensor([[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]]).T.reshape(1, 3, 1, 2)
+    half = 0.5 * math.log(2) + 2 * 0.25 * math.log(4)
+    sure = 0.8 * math.log(1.25) + 2 * 0.1 * math.log(10)
+    assert entropy(probs).shape == (1, 1, 1, 2)
+    assert entropy(probs).flatten().tolist() == pytest.approx([half, sure])
+
+
+def test_a_class_of_probability_zero_adds_nothing_to_the_entropy():
+    probs = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]).T.reshape(1, 3, 2)
+    assert entropy(probs).flatten().tolist() == pytest.approx([0.0, math.log(2)])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 14])
+def test_entropy_is_largest_where_all_classes_are_alike_and_then_the_log_of_their_number(classes):
+    assert entropy(torch.full((1, classes, 1, 1), 1 / classes)).item() == pytest.approx(math.log(classes))
+    other = torch.softmax(torch.randn(2, classes, 4, 5, 3, generator=torch.Generator().manual_seed(0)), 1)
+    assert ((entropy(other) > 0) & (entropy(other) < math.log(classes))).all()
