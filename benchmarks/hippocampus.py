@@ -77,7 +77,9 @@ def compare_command(data: Path, output: Path, more: list[str]) -> list[str]:
 
 def main() -> None:
     """Write the list, then run the comparison unless only the list is wanted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--list-only", action="store_true", help="write the data list and stop")

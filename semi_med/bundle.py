@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 from semi_med.bundle_settings import carry_over, changed_settings, running_folder
 from semi_med.bundle_settings import check_settings as check_settings  # configurations call it as bundle.check_settings
 from semi_med.errors import InputError, SemiMedError, root_cause
+from semi_med.runtime import quiet_unused_readers
 
 if TYPE_CHECKING:
     from torch import nn
+
+quiet_unused_readers()
 
 _HOW_TO_GET: dict[str, str] = {
     "la": (

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from semi_med.errors import InputError
 
@@ -56,13 +56,17 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(["python", *command[1:]])
 
 
-def run(command: Sequence[str]) -> int:
+def run(command: Sequence[str], *, log: IO[bytes] | None = None) -> int:
     """Run a command to its end; its exit code, 128 + n if signal n ended it.
 
     Ctrl-C reaches the process from the terminal, and SIGTERM is passed on; in both cases it is waited for, as a
     training then writes a checkpoint.
+
+    Args:
+        command: with its arguments.
+        log: an open file for all that it says; None for the terminal.
     """
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=log, stderr=None if log is None else subprocess.STDOUT)
 
     def pass_on(number: int, frame: object) -> None:
         process.send_signal(number)

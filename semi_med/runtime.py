@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import sys
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -33,6 +35,12 @@ def keep_freed_memory() -> bool:
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     settings = {mmap_threshold: 2**31 - 1, trim_threshold: 2**31 - 1, top_pad: 64 * 2**20}
     return all(mallopt(option, value) == 1 for option, value in settings.items())
+
+
+def quiet_unused_readers() -> None:
+    """Keep MONAI from warning that a GPU codec for DICOM is missing each time it lists its readers; ours reads."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
 def versions() -> dict[str, str]:

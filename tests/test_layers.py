@@ -121,6 +121,12 @@ def test_no_method_is_named_in_the_engines():
         assert not names & words, by_name(file)
 
 
+@pytest.mark.parametrize("top", ["compare", "demo"])
+def test_what_uses_everything_is_used_by_the_command_line_only(top):
+    users = {by_name(file) for file in FILES if top in rooms_of(file.read_text()) and file not in files_of(top)}
+    assert users == {"cli.py"}
+
+
 @pytest.mark.parametrize("name", sorted(FLOOR))
 def test_what_everything_stands_on_imports_no_room(name):
     wrong = {by_name(file): rooms_of(file.read_text()) - FLOOR - {""} for file in files_of(name)}
@@ -129,10 +135,10 @@ def test_what_everything_stands_on_imports_no_room(name):
 
 
 @pytest.mark.parametrize("room", ["ops", "losses"])
-def test_ops_and_losses_import_torch_and_the_standard_library_only(room):
+def test_ops_and_losses_import_libraries_of_arrays_and_the_standard_library_only(room):
     for file in files_of(room):
         foreign = {name.split(".")[0] for name in imports_of(file.read_text())} - set(sys.stdlib_module_names)
-        assert foreign <= {"torch", "semi_med"}, by_name(file)
+        assert foreign <= {"torch", "numpy", "scipy", "semi_med"}, by_name(file)
 
 
 def test_a_method_knows_no_file_device_logger_or_engine():

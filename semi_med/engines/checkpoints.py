@@ -219,10 +219,11 @@ class Checkpoints:
             self._old_handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._signal is not None:
+        # A scheduler signals a whole group of processes, and the one that waits passes it on: SIGTERM may come twice.
+        if self._signal is not None and number == signal.SIGINT:
             self._release_signals()
             os.kill(os.getpid(), number)
-        self._signal = number
+        self._signal = self._signal or number
 
     def _release_signals(self) -> None:
         for number, handler in self._old_handlers.items():

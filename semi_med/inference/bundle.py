@@ -22,8 +22,10 @@ from torch import nn
 
 from semi_med.errors import InputError, ResourceError, root_cause
 from semi_med.inference.sliding_window import ProbabilityWindowInferer
+from semi_med.runtime import quiet_unused_readers
 
 NETWORKS = ("1", "2", "mean")
+quiet_unused_readers()
 
 
 @dataclass

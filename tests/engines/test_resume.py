@@ -131,6 +131,17 @@ def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_sigterm_that_comes_twice_still_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    def twice(engine: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        make_trainer(tmp_path, handlers=[At(2, twice)]).run()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert load(newest(tmp_path))["iteration"] == 2
+
+
 def test_resuming_a_finished_run_trains_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_trainer(tmp_path, iterations=3).run()
     before = (tmp_path / "models" / "model.pt").read_bytes(), curve(tmp_path)

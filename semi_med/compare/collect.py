@@ -1,0 +1,166 @@
+"""The report of a comparison, from the jobs that are finished."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semi_med.compare.job import is_done, predictions_of, record_of, table_of
+from semi_med.compare.plan import Job, Plan, about
+from semi_med.compare.stages import stages_of
+from semi_med.data.data_list import DataList, load_data_list
+from semi_med.data.subsets import subject_of
+from semi_med.errors import InputError
+from semi_med.report.comparison_views import ComparisonView, RunResult
+
+_PLACES = ("bundle_root", "dataset_dir", "output_dir", "data_list_file", "pretrained", "resume")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files written, and the verdicts in words."""
+
+    written: tuple[Path, ...]
+    sentences: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def write_report(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Report:
+    """Write `comparison.html`, `comparison.csv` and `summary.csv` of what is finished.
+
+    Args:
+        plan: with its jobs.
+        folder: of the comparison.
+        dataset_dir: where the data lie on this machine; None for where the plan says.
+
+    Raises:
+        InputError: no job is finished.
+    """
+    from semi_med.report.comparison import verdict_sentences, write_comparison
+
+    view = collect(plan, folder, dataset_dir=dataset_dir)
+    return Report(tuple(write_comparison(folder, view)), tuple(verdict_sentences(view)), tuple(view.missing))
+
+
+def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> ComparisonView:
+    """Everything that stands on the page.
+
+    Raises:
+        InputError: no job is finished, or the data are not there.
+    """
+    data = dataset_dir or Path(plan.dataset_dir)
+    finished = [job for job in plan.jobs if is_done(plan, job, folder)]
+    if not finished:
+        raise InputError(
+            f"none of the {len(plan.jobs)} jobs is finished, so that there is nothing to report",
+            where=folder,
+            fix="Run them: without --report-only, or line by line from jobs.txt.",
+            code="NO_RUNS",
+        )
+    if not data.is_dir():
+        raise InputError(
+            "the data set's folder is missing here", where=data, fix="Name it with --dataset-dir.", code="MISSING"
+        )
+    listed = load_data_list(folder / "lists" / f"{finished[0].data_list}.json")
+    return ComparisonView(
+        title=f"{_title(plan)}: did the unlabelled scans help?",
+        runs=[_result(plan, job, folder, listed) for job in finished],
+        method_names={method: about(method)["name"] for method in plan.methods},
+        subjects={case.name: subject_of(case) for case in listed.test},
+        images={case.name: data / case.files[0] for case in listed.test},
+        labels={case.name: data / str(case.label) for case in listed.test},
+        unit=plan.unit,
+        missing=[job.name for job in plan.jobs if job not in finished],
+        notes=(*_NOTES, *plan.notes),
+        summary=_summary(plan, listed),
+    )
+
+
+_NOTES = (
+    "All methods train on the same labelled scans of a seed, for the same number of iterations, and are measured with "
+    "the networks of the last iteration. Nothing was chosen on the test scans.",
+)
+
+
+def _title(plan: Plan) -> str:
+    from semi_med.recipes.compose import HERE
+
+    return str(json.loads((HERE / "tasks" / plan.task / "about.json").read_text(encoding="utf-8"))["title"])
+
+
+def _result(plan: Plan, job: Job, folder: Path, listed: DataList) -> RunResult:
+    from semi_med.metrics.files import read_table
+
+    minutes = (record_of(job, folder) or {}).get("minutes")
+    masks = predictions_of(job, folder)
+    return RunResult(
+        name=job.name,
+        method=job.method,
+        labeled=job.labeled,
+        seed=job.seed,
+        folder=folder / "runs" / job.name,
+        table=read_table(table_of(job, folder)),
+        predictions={case.name: masks / f"{case.name}_seg.nii.gz" for case in listed.test},
+        minutes=math.nan if minutes is None else float(minutes),
+        settings=settings_of(plan, job, folder),
+    )
+
+
+def settings_of(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
+    """What a run was trained with, without places on a machine."""
+    *earlier, last = stages_of(plan, job, folder)
+    try:
+        record = json.loads((last.folder / "run.json").read_text(encoding="utf-8"))
+        found = {**record["settings"], **record["changed"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        found = dict(last.settings)
+    shown = {name: value for name, value in found.items() if name not in _PLACES}
+    for stage in earlier:
+        shown["earlier run"] = f"{stage.method}, {stage.iterations} iterations"
+    return {**shown, "data list": job.data_list}
+
+
+def _summary(plan: Plan, listed: DataList) -> dict[str, Any]:
+    training = [*listed.labeled, *listed.unlabeled]
+    counts: Mapping[str, list[Any]] = {"training": training, "validation": listed.validation, "test": listed.test}
+    split = {
+        name: f"{len(cases)} scans of {len({subject_of(case) for case in cases})} subjects"
+        for name, cases in counts.items()
+    }
+    own = [
+        f"{method + ':' if method else ''}{n}={v}" for method, part in plan.settings.items() for n, v in part.items()
+    ]
+    return {
+        "task": plan.task,
+        "iterations": plan.iterations,
+        "seeds": ", ".join(map(str, plan.seeds)),
+        **{f"{name} section": text for name, text in split.items()},
+        f"{plan.unit}s with known labels": plan.pool,
+        "data list": f"{plan.base['source']}, SHA-256 {plan.base['sha256'][:16]}",
+        "settings of all runs": ", ".join(own) or "those of the recipes",
+        "command": command_of(plan),
+    }
+
+
+def command_of(plan: Plan) -> str:
+    """The command that gives the same plan, without places on a machine."""
+    words = ["semi-med", "compare", "--task", plan.task, "--methods", *plan.methods]
+    words += [
+        "--labeled",
+        *map(str, plan.labeled),
+        "--seeds",
+        str(len(plan.seeds)),
+        "--iterations",
+        str(plan.iterations),
+    ]
+    settings = [
+        f"{m + ':' if m else ''}{name}={value}" for m, part in plan.settings.items() for name, value in part.items()
+    ]
+    words += ["--set", *settings] if settings else []
+    words += [] if plan.all_labels else ["--no-all-labels"]
+    return f"{shlex.join(words)} --dataset-dir <data> -o <folder>"

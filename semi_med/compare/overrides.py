@@ -1,0 +1,152 @@
+"""The settings given with `--set`: for all methods, or for one."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from semi_med.errors import InputError
+from semi_med.launch import parse_setting
+from semi_med.recipes.compose import compose_config, methods
+
+Overrides = Mapping[str, Mapping[str, str]]  # "" for all methods, else a method's name
+
+_RESERVED = {
+    "max_iterations": "Use --iterations.",
+    "seed": "Use --seeds.",
+    "dataset_dir": "Use --dataset-dir.",
+    "data_list_file": "Use --data-list.",
+    "output_dir": "Every run has its own folder in -o.",
+    "bundle_root": "Every method has its own bundle in -o.",
+    "resume": "Runs that were interrupted are resumed.",
+    "pretrained": "A method that needs an earlier run gets one of its own.",
+    "monitor_pseudo_labels": "It is on wherever labels to watch are known.",
+}
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Settings by method from `NAME=VALUE` (all methods) and `METHOD:NAME=VALUE`.
+
+    Raises:
+        InputError: code SETTING; it is written otherwise, or is one that the comparison sets itself.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, value = parse_setting(text)
+        method, colon, rest = name.partition(":")
+        if colon and not rest.startswith(":"):  # MONAI writes a::b for a#b
+            check_names("method", [method], known=methods())
+            name = rest
+        else:
+            method = ""
+        name = name.replace("::", "#")
+        if name.split("#")[0] in _RESERVED:
+            fix = _RESERVED[name.split("#")[0]]
+            raise InputError(f"{name} is set by the comparison itself", where="--set", fix=fix, code="SETTING")
+        found.setdefault(method, {})[name] = value
+    return found
+
+
+def check_names(kind: str, names: Iterable[str], *, known: Sequence[str]) -> None:
+    """Refuse a name that is not among those known.
+
+    Raises:
+        InputError: code SETTING, with the nearest name.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            fix = f"Did you mean {near[0]}? " if near else ""
+            fix += f"Known: {', '.join(known)}."
+            raise InputError(f"there is no {kind} {name!r}", fix=fix, code="SETTING")
+
+
+def check_overrides(overrides: Overrides, chosen: Sequence[str], *, task: str) -> None:
+    """Refuse a setting that a method does not have, before anything is trained.
+
+    Args:
+        overrides: from `parse_overrides`.
+        chosen: the methods of the comparison, with those of their earlier runs.
+        task: their task.
+
+    Raises:
+        InputError: code SETTING.
+    """
+    configs = {method: compose_config("train", method=method, task=task) for method in chosen}
+    for method, settings in overrides.items():
+        if method and method not in configs:
+            raise InputError(
+                f"{method}: has settings, but is not among the methods that are compared",
+                where="--set",
+                fix=f"These are: {', '.join(chosen)}.",
+                code="SETTING",
+            )
+        for name in settings:
+            lacking = [each for each in ([method] if method else chosen) if not knows(configs[each], name)]
+            if lacking:
+                raise _unknown(name, lacking, configs)
+
+
+def _unknown(name: str, lacking: Sequence[str], configs: Mapping[str, Mapping[str, Any]]) -> InputError:
+    having = [method for method in configs if method not in lacking and knows(configs[method], name)]
+    if having:
+        fix = f"To set it where it is known: {' '.join(f'{method}:{name}=...' for method in having)}"
+    else:
+        near = difflib.get_close_matches(name, list(_names(configs[lacking[0]])), n=1)
+        fix = f"Did you mean {near[0]}?" if near else "The bundle's docs/README.md lists the settings."
+    return InputError(f"{', '.join(lacking)}: there is no setting {name}", where="--set", fix=fix, code="SETTING")
+
+
+def _names(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _names(value, f"{prefix}{key}#")
+
+
+def knows(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a configuration has a setting, or a component there whose arguments only its training can judge."""
+    *parents, last = name.split("#")
+    place: Any = config
+    for part in parents:
+        place = _inside(place, part)
+    return _inside(place, last) is not None or (isinstance(place, Mapping) and ("_target_" in place or last in place))
+
+
+def _inside(place: Any, part: str) -> Any:
+    if isinstance(place, list):
+        return place[int(part)] if part.isdigit() and int(part) < len(place) else None
+    return place.get(part) if isinstance(place, Mapping) else None
+
+
+def settings_for(overrides: Overrides, method: str, *, stage: str, task: str) -> dict[str, str]:
+    """The settings of one training.
+
+    Args:
+        overrides: from `parse_overrides`.
+        method: the method of the job.
+        stage: the method that is trained: the same, or that of its earlier run. What was given for the method goes
+            for its earlier run too where that has such a setting, as both must have one network.
+        task: their task.
+    """
+    own = dict(overrides.get(method, {}))
+    if stage != method:
+        config = compose_config("train", method=stage, task=task)
+        own = {name: value for name, value in own.items() if knows(config, name)} | dict(overrides.get(stage, {}))
+    return {**overrides.get("", {}), **own}
+
+
+def meaning(value: Any) -> Any:
+    """What a setting's text means, so that `true` and `True`, `[1, 2]` and `[1,2]` are equal."""
+    if not isinstance(value, str):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value.lower() if value.lower() in ("true", "false") else value)
+            return list(found) if isinstance(found, tuple) else found
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None if value.lower() in ("null", "none") else value

@@ -1,0 +1,225 @@
+"""The plan of a comparison: what decides its runs, frozen in `compare.json`, and one job for each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semi_med.compare.overrides import check_names
+from semi_med.errors import InputError
+from semi_med.files import write_atomically
+from semi_med.recipes.compose import HERE, compose_config, to_json
+
+RECORD = "compare.json"
+FLOOR = "supervised"
+_SCHEMA = 1
+_CONFIGS = ("train", "inference")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a method with some labels and a seed.
+
+    Attributes:
+        name: for example "cotrain_4_seed1" or "supervised_all_seed1".
+        method: recipe name.
+        labeled: labelled subjects; None for all of the training pool.
+        seed: of the run.
+        data_list: name of its list in lists/, without suffix.
+        iterations: of the method's own training.
+        before: method of an earlier run that it starts from, "" for none.
+        before_iterations: of that run; both together are the same for all jobs.
+        before_setting: the setting that takes the earlier run's model.
+    """
+
+    name: str
+    method: str
+    labeled: int | None
+    seed: int
+    data_list: str
+    iterations: int
+    before: str = ""
+    before_iterations: int = 0
+    before_setting: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the runs.
+
+    Attributes:
+        task: recipe name.
+        methods: recipe names, in order of display; the floor is always among them.
+        labeled: numbers of labelled subjects.
+        seeds: of the runs.
+        all_labels: whether the ceiling was asked for.
+        iterations: updates of the networks in every job.
+        settings: overrides; "" for all methods, else by method.
+        dataset_dir: where the data lie, absolute.
+        base: `sha256`, `source` and `published` of what the data lists were made from.
+        recipes: digest of every bundle's configuration, by method.
+        unit: what `labeled` counts, "subject" or "scan".
+        pool: how many of them have known labels.
+        notes: what a reader of the result should know.
+        jobs: in the order of jobs.txt; job k is line k.
+    """
+
+    task: str
+    methods: tuple[str, ...]
+    labeled: tuple[int, ...]
+    seeds: tuple[int, ...]
+    all_labels: bool
+    iterations: int
+    settings: Mapping[str, Mapping[str, str]]
+    dataset_dir: str
+    base: Mapping[str, Any]
+    recipes: Mapping[str, str]
+    unit: str
+    pool: int
+    notes: tuple[str, ...]
+    jobs: tuple[Job, ...]
+
+    def job(self, wanted: str) -> Job:
+        """A job by its name, or by its number from 1.
+
+        Raises:
+            InputError: code SETTING.
+        """
+        if wanted.isdigit():
+            if not 1 <= int(wanted) <= len(self.jobs):
+                raise InputError(f"there is no job {wanted}, there are 1 to {len(self.jobs)}", code="SETTING")
+            return self.jobs[int(wanted) - 1]
+        check_names("job", [wanted], known=[job.name for job in self.jobs])
+        return next(job for job in self.jobs if job.name == wanted)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of a folder; None if it has none.
+
+    Raises:
+        InputError: the file is damaged or of another version.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("schema") != _SCHEMA:
+            raise ValueError("it was written by another version of semi_med")
+        jobs = tuple(Job(**job) for job in content.pop("jobs"))
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return Plan(**plain, jobs=jobs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"this is no plan of a comparison ({error})",
+            where=path,
+            fix="Restore the file, or choose another folder with -o.",
+            code="PLAN",
+        ) from error
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write `compare.json` and `jobs.txt`."""
+    write_atomically(folder / RECORD, to_json({"schema": _SCHEMA, **dataclasses.asdict(plan)}))
+    write_atomically(folder / "jobs.txt", "".join(f"{job_line(job, folder)}\n" for job in plan.jobs))
+
+
+def job_command(job: Job, folder: Path) -> list[str]:
+    """The command that runs one job, wherever it is started."""
+    return [*program(), "compare", "--job", job.name, "-o", str(folder.absolute())]
+
+
+def job_line(job: Job, folder: Path) -> str:
+    """The same as one line for a shell."""
+    return shlex.join(job_command(job, folder))
+
+
+def program() -> list[str]:
+    """How to start semi-med from anywhere, with this environment's Python."""
+    script = Path(sys.executable).parent / "semi-med"
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "semi_med.cli"]
+
+
+def about(method: str) -> dict[str, Any]:
+    """What a method's recipe says: `name`, `networks`, `unlabeled`, and `before` if it starts from an earlier run."""
+    return dict(json.loads((HERE / "methods" / method / "about.json").read_text(encoding="utf-8")))
+
+
+def with_earlier(methods: Sequence[str]) -> list[str]:
+    """The methods and those of the runs that they start from."""
+    earlier = [about(method)["before"]["method"] for method in methods if about(method).get("before")]
+    return list(dict.fromkeys([*methods, *earlier]))
+
+
+def recipe_digest(method: str, task: str) -> str:
+    """Of the configurations that a bundle is trained and predicts with, as they are composed."""
+    parts = [to_json(compose_config(name, method=method, task=task)) for name in _CONFIGS]
+    text = "".join(parts).replace("{bundle}", f"{method}_{task}").replace("{task}", task)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bundle_digest(bundle: Path) -> str:
+    """The same of a bundle on disk."""
+    parts = [(bundle / "configs" / f"{name}.json").read_bytes() for name in _CONFIGS]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def make_jobs(
+    methods: Sequence[str],
+    names: Mapping[tuple[int | None, int], str],
+    *,
+    iterations: int,
+    known: Sequence[Job] = (),
+) -> tuple[Job, ...]:
+    """One job for each method, number of labels and seed; with all labels for the floor only.
+
+    Args:
+        methods: recipe names.
+        names: name of the list by number of labels (None for all) and seed.
+        iterations: of every job in all.
+        known: jobs that keep their places; others follow them, those that take longest first.
+
+    Raises:
+        InputError: too few iterations for a method that needs an earlier run.
+    """
+    wanted = [
+        _job(method, labeled, seed, name=name, iterations=iterations)
+        for (labeled, seed), name in names.items()
+        for method in methods
+        if labeled is not None or method == FLOOR
+    ]
+    places = {job.name for job in known}
+    costs = {method: (about(method)["networks"], bool(about(method).get("unlabeled"))) for method in methods}
+    added = [job for job in wanted if job.name not in places]
+    return (*known, *sorted(added, key=lambda job: costs[job.method], reverse=True))
+
+
+def _job(method: str, labeled: int | None, seed: int, *, name: str, iterations: int) -> Job:
+    job = Job(f"{method}_{'all' if labeled is None else labeled}_seed{seed}", method, labeled, seed, name, iterations)
+    before = about(method).get("before")
+    if not before:
+        return job
+    first = int(before["share"] * iterations)
+    if not 1 <= first < iterations:
+        raise InputError(
+            f"{method} spends {before['share']:.0%} of its iterations on an earlier run; {iterations} are too few",
+            where="--iterations",
+            fix="Give more.",
+            code="SETTING",
+        )
+    return dataclasses.replace(
+        job,
+        iterations=iterations - first,
+        before=before["method"],
+        before_iterations=first,
+        before_setting=before["setting"],
+    )

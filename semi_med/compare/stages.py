@@ -1,0 +1,240 @@
+"""What a job trains, step by step, and whether what lies in its folder is that."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semi_med.bundle_settings import merged
+from semi_med.compare.overrides import meaning, settings_for
+from semi_med.compare.plan import Job, Plan, about, bundle_digest
+from semi_med.data.data_list import load_data_list
+from semi_med.errors import InputError, ProblemsError, SemiMedError
+from semi_med.files import write_atomically
+
+# Where things are and what they run on; they do not decide what comes out.
+_PLACES = ("bundle_root", "dataset_dir", "output_dir", "data_list_file", "pretrained", "resume", "device", "cache_dir")
+
+
+ORIGIN = "compare.json"  # in a run's folder: what it was trained with, where `compare` started it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        method: recipe name.
+        bundle: its folder.
+        folder: of the run.
+        data_list: file of the list.
+        iterations: after which the run is done.
+        seed: of the run.
+        settings: for the command line, with all of the above.
+        recipe: digest that the bundle's configuration has.
+    """
+
+    method: str
+    bundle: Path
+    folder: Path
+    data_list: Path
+    iterations: int
+    seed: int
+    settings: Mapping[str, Any]
+    recipe: str
+
+    @property
+    def model(self) -> Path:
+        """The networks of the last iteration."""
+        return self.folder / "models" / "model.pt"
+
+
+def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = None) -> list[Stage]:
+    """The trainings of a job, the earlier run first.
+
+    Args:
+        plan: that the job is of.
+        job: one of its jobs.
+        folder: of the comparison.
+        dataset_dir: where the data lie on this machine; None for where the plan says.
+    """
+    run, data_list = folder / "runs" / job.name, folder / "lists" / f"{job.data_list}.json"
+
+    def stage(method: str, target: Path, iterations: int, more: Mapping[str, Any]) -> Stage:
+        fixed = {
+            "dataset_dir": dataset_dir or Path(plan.dataset_dir),
+            "data_list_file": data_list,
+            "output_dir": target,
+            "max_iterations": iterations,
+            "seed": job.seed,
+        }
+        if about(method).get("unlabeled") and _watchable(data_list):
+            fixed["monitor_pseudo_labels"] = True
+        settings = {**fixed, **settings_for(plan.settings, job.method, stage=method, task=plan.task), **more}
+        bundle = folder / "bundles" / f"{method}_{plan.task}"
+        return Stage(method, bundle, target, data_list, iterations, job.seed, settings, plan.recipes[method])
+
+    if not job.before:
+        return [stage(job.method, run, job.iterations, {})]
+    first = stage(job.before, run / "before", job.before_iterations, {})
+    return [first, stage(job.method, run, job.iterations, {job.before_setting: first.model})]
+
+
+@functools.lru_cache(maxsize=256)  # a list is never changed once it is there, and progress asks for it again and again
+def _watchable(data_list: Path) -> bool:
+    listed = load_data_list(data_list)
+    return bool(listed.unlabeled) and all(case.monitor_label is not None for case in listed.unlabeled)
+
+
+def is_trained(stage: Stage) -> bool:
+    """Whether the last iteration's checkpoint and model are there."""
+    return _checkpoint(stage.folder, stage.iterations).is_file() and stage.model.is_file()
+
+
+def is_started(stage: Stage) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return any((stage.folder / "checkpoints").glob("iteration_*.pt"))
+
+
+def _checkpoint(folder: Path, iteration: int) -> Path:
+    return folder / "checkpoints" / f"iteration_{iteration:08d}.pt"
+
+
+def progress_of(stage: Stage) -> tuple[int, float]:
+    """Iterations done and seconds spent on them, as the run's curve has them."""
+    iterations, seconds = 0, 0.0
+    try:
+        with (stage.folder / "logs" / "train.csv").open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                iterations, seconds = int(row["iteration"]), float(row["seconds"])
+    except (OSError, KeyError, TypeError, ValueError):  # not there yet, or half a line
+        pass
+    return iterations, seconds
+
+
+def minutes_of(stages: list[Stage]) -> float:
+    """Training time of a job; NaN if a curve is missing."""
+    found = [progress_of(stage) for stage in stages]
+    return sum(seconds for _, seconds in found) / 60 if all(done for done, _ in found) else math.nan
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_origin(stage: Stage) -> None:
+    """Note in the run's folder, before it is trained, which list and which recipe it has."""
+    content = {"data_list_sha256": sha256_of(stage.data_list), "recipe": stage.recipe}
+    write_atomically(stage.folder / ORIGIN, json.dumps(content, indent=2) + "\n")
+
+
+# ---- is it the same run? -------------------------------------------------------------------------------------------
+
+
+def check_bundle(stage: Stage) -> None:
+    """Refuse a bundle that was changed after the plan was made.
+
+    Raises:
+        InputError: code DIFFERENT or BUNDLE.
+    """
+    try:
+        same = bundle_digest(stage.bundle) == stage.recipe
+    except OSError as error:
+        raise InputError(
+            "this bundle of the comparison is missing",
+            where=stage.bundle,
+            fix="Start the comparison again, which writes it.",
+            code="BUNDLE",
+        ) from error
+    if not same:
+        raise InputError(
+            "the bundle's configuration was changed after the comparison was planned",
+            where=stage.bundle,
+            fix="Remove this folder and start the comparison again; settings are changed with --set.",
+            code="DIFFERENT",
+        )
+
+
+def check_same_run(stage: Stage) -> None:
+    """Refuse a run folder that another command filled.
+
+    Raises:
+        ProblemsError: naming each setting that differs from the plan.
+        InputError: there is no readable run.json.
+    """
+    path = stage.folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        problems = list(_differences(stage, record))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"it cannot be told what was trained here ({error})",
+            where=path,
+            fix=f"Restore run.json, or remove {stage.folder} to train again.",
+            code="RUN",
+        ) from error
+    if problems:
+        raise ProblemsError(problems, title=f"{stage.folder} holds another run; move it away to train again")
+
+
+def _differences(stage: Stage, record: Mapping[str, Any]) -> Iterator[SemiMedError]:
+    listed, said = load_data_list(stage.data_list), record["settings"]
+    learns = bool(about(stage.method).get("unlabeled"))
+    pairs = {
+        "bundle": (stage.bundle.name, record["bundle"]),
+        "max_iterations": (stage.iterations, said["max_iterations"]),
+        "seed": (stage.seed, said["seed"]),
+        "data_list_file": (stage.data_list.name, Path(said["data_list_file"]).name),
+        "labeled": (len(listed.labeled), said["labeled"]),
+        "unlabeled": (len(listed.unlabeled) if learns else 0, said["unlabeled"]),
+        "validation": (len(listed.validation), said["validation"]),
+    }
+    ours, theirs = stage.folder / ORIGIN, Path(said["data_list_file"])
+    if ours.is_file():
+        origin = json.loads(ours.read_text(encoding="utf-8"))
+        pairs["content of data_list_file"] = (sha256_of(stage.data_list), origin["data_list_sha256"])
+        pairs["recipe"] = (stage.recipe, origin["recipe"])
+    elif theirs.is_file() and theirs.name == stage.data_list.name:
+        pairs["content of data_list_file"] = (sha256_of(stage.data_list), sha256_of(theirs))
+    for name, (wanted, found) in [*pairs.items(), *_changed(stage, record["changed"]).items()]:
+        if wanted != found:
+            yield InputError(f"{wanted} in the plan, {found} in this run", where=name, code="DIFFERENT")
+
+
+def _changed(stage: Stage, changed: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Wanted and found value of every override of either."""
+    defaults = merged(stage.bundle, "train")
+    checked = (*_PLACES, "max_iterations", "seed")
+    wanted = {name: meaning(value) for name, value in stage.settings.items() if name not in checked}
+    found = {name: meaning(value) for name, value in changed.items() if name not in checked}
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for name in wanted.keys() | found.keys():
+        whole = any(name.startswith(f"{other}#") for other in wanted)  # inside what was replaced as a whole
+        default = meaning(_default(defaults, name))
+        mine, theirs = wanted.get(name, default), found.get(name, default)
+        if not whole and not isinstance(mine, dict):
+            pairs[name] = (mine, theirs)
+    return pairs
+
+
+def _default(config: Any, name: str) -> Any:
+    for part in name.split("#"):
+        if isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        elif isinstance(config, Mapping):
+            config = config.get(part)
+        else:
+            return None
+    return config
