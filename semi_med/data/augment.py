@@ -16,7 +16,8 @@ class Drawn:
     """What was drawn for one batch; entry b belongs to image b.
 
     `flips`: axes to flip. `turns`: (plane, quarter turns). `matrix`: (B, n, n), output to input coordinates about the
-    centre, in voxels. `gain`, `offset`, `log_gamma`, `noise`, `blur`: numbers for each image. `seed`: of the noise.
+    centre, in voxels. `gain`, `offset`, `log_gamma`, `noise`, `blur`, `elastic`, `sharpness`, `contrast`: numbers for
+    each image. `seed`: of the noise and of the elastic displacement.
     """
 
     flips: list[list[int]]
@@ -28,11 +29,14 @@ class Drawn:
     noise: Tensor
     blur: Tensor
     seed: int
+    elastic: Tensor
+    sharpness: Tensor
+    contrast: Tensor
 
 
 @dataclass(kw_only=True)
 class Augment:
-    """Geometry (flips, quarter turns, rotation, scale) and intensity (gain, offset, gamma, noise, blur).
+    """Geometry (flips, quarter turns, rotation, scale, elastic) and intensity (sharpness, contrast, blur, gamma, ...).
 
     All images of a batch get draws of their own. Geometry is done to every map of the batch alike, about its centre;
     labels are sampled by nearest neighbour. Intensity is in units of the normalised image's standard deviation.
@@ -43,6 +47,11 @@ class Augment:
         rotate: largest rotation in degrees about every axis (about the one axis in 2D); 0 switches it off.
         scale: smallest and largest magnification.
         affine_chance: chance that an image is rotated and scaled.
+        elastic: largest amplitude of an elastic displacement in voxels, before smoothing: uniform noise in [-1, 1] is
+            smoothed and multiplied by it (Simard et al., ICDAR 2003); done after rotation and scale.
+        elastic_smoothing: standard deviation of the smoothing, in voxels.
+        sharpness: largest share of the difference to a slightly blurred image that is added.
+        contrast: half-width of the uniform factor about 1 of the differences to the image's mean, channel by channel.
         gain, offset: half-width of the uniform factor about 1 and summand about 0.
         gamma: half-width of the uniform logarithm of the exponent, on the image's own range.
         noise: largest standard deviation of added Gaussian noise.
@@ -55,6 +64,10 @@ class Augment:
     rotate: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     affine_chance: float = 1.0
+    elastic: float = 0.0
+    elastic_smoothing: float = 6.0
+    sharpness: float = 0.0
+    contrast: float = 0.0
     gain: float = 0.0
     offset: float = 0.0
     gamma: float = 0.0
@@ -84,17 +97,23 @@ class Augment:
         turns = [
             ((planes[p][0], planes[p][1]), q if self.turn_planes else 0) for p, q in zip(chosen, quarters, strict=True)
         ]
-        matrix = self._draw_matrix(batch_size, dimensions, generator)
+        none = torch.zeros(batch_size)
+        # What is written last is drawn last, and only if it is wanted: the draws before it stay what they were.
         return Drawn(
             flips=flips,
             turns=turns,
-            matrix=matrix,
+            matrix=self._draw_matrix(batch_size, dimensions, generator),
             gain=1 + sometimes(self.gain, True),
             offset=sometimes(self.offset, True),
             log_gamma=sometimes(self.gamma, True),
             noise=sometimes(self.noise, False),
             blur=sometimes(self.blur, False),
             seed=int(torch.randint(0, 2**62, (), generator=generator)),
+            elastic=uniform(batch_size) * self.elastic * (uniform(batch_size) < self.affine_chance)
+            if self.elastic
+            else none,
+            sharpness=sometimes(self.sharpness, False) if self.sharpness else none,
+            contrast=1 + sometimes(self.contrast, True) if self.contrast else 1 + none,
         )
 
     def _draw_matrix(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Tensor | None:
@@ -144,9 +163,19 @@ class Augment:
                 image = image.rot90(quarters, [plane[0] + 1, plane[1] + 1])
             changed.append(image)
         out = torch.stack(changed)
-        if drawn.matrix is None:
+        displacement = self._displacement(out, drawn) if bool((drawn.elastic > 0).any()) else None
+        if drawn.matrix is None and displacement is None:
             return out
-        return warp(out, drawn.matrix, nearest=nearest)
+        matrix = torch.eye(out.dim() - 2).expand(len(out), -1, -1) if drawn.matrix is None else drawn.matrix
+        return warp(out, matrix, nearest=nearest, displacement=displacement)
+
+    def _displacement(self, maps: Tensor, drawn: Drawn) -> Tensor:
+        """Of each voxel, `(B, n, *spatial)`; the same for every map of a batch."""
+        generator = torch.Generator(maps.device).manual_seed(drawn.seed)
+        shape = (len(maps), maps.dim() - 2, *maps.shape[2:])
+        noise = torch.rand(shape, generator=generator, device=maps.device) * 2 - 1
+        smooth = _blurred(noise, torch.full((len(maps),), self.elastic_smoothing), padding="constant")
+        return smooth * drawn.elastic.to(maps.device).view(-1, *[1] * (maps.dim() - 1))
 
     def intensity(self, image: Tensor, drawn: Drawn) -> Tensor:
         """Only how bright things are: an image batch `(B, C, *spatial)`."""
@@ -155,6 +184,11 @@ class Augment:
         def numbers(values: Tensor) -> Tensor:
             return values.to(image.device, image.dtype).view(shape)
 
+        if bool((drawn.sharpness > 0).any()):
+            image = image + numbers(drawn.sharpness) * (image - _blurred(image, torch.ones(len(image))))
+        if bool((drawn.contrast != 1).any()):
+            mean = image.mean(tuple(range(2, image.dim())), keepdim=True)
+            image = mean + numbers(drawn.contrast) * (image - mean)
         if bool((drawn.blur > 0).any()):
             image = _blurred(image, drawn.blur)
         if bool((drawn.log_gamma != 0).any()):
@@ -186,13 +220,14 @@ def _turned_margin(margin: Tensor, drawn: Drawn) -> Tensor:
     return torch.stack(rows)
 
 
-def warp(maps: Tensor, matrix: Tensor, *, nearest: bool) -> Tensor:
-    """Resample about the centre: output voxel x takes the input at matrix @ x, zero outside.
+def warp(maps: Tensor, matrix: Tensor, *, nearest: bool, displacement: Tensor | None = None) -> Tensor:
+    """Resample about the centre: output voxel x takes the input at matrix @ (x + d(x)), zero outside.
 
     Args:
         maps: `(B, C, *spatial)`, any type.
         matrix: `(B, n, n)`, in voxels relative to the centre of the array, axes in array order.
         nearest: nearest neighbour (labels) instead of linear.
+        displacement: d, `(B, n, *spatial)`, in voxels, axes in array order; None for 0.
 
     Returns:
         The same shape; the same type if nearest, else float32.
@@ -203,14 +238,18 @@ def warp(maps: Tensor, matrix: Tensor, *, nearest: bool) -> Tensor:
     theta = torch.zeros(len(maps), len(size), len(size) + 1)
     theta[:, :, :-1] = normalised.flip(1).flip(2)
     source = maps.float()
-    grid = functional.affine_grid(theta.to(source.device), list(source.shape), align_corners=False)
+    theta = theta.to(source.device)
+    grid = functional.affine_grid(theta, list(source.shape), align_corners=False)
+    if displacement is not None:
+        step = 2 * displacement.movedim(1, -1) / size.to(source.device)
+        grid = grid + torch.einsum("bij,b...j->b...i", theta[:, :, :-1], step.flip(-1))
     mode = "nearest" if nearest else "bilinear"
     out = functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)
     return out.to(maps.dtype) if nearest else out
 
 
-def _blurred(image: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur of each image by its own sigma in voxels."""
+def _blurred(image: Tensor, sigma: Tensor, *, padding: str = "replicate") -> Tensor:
+    """Separable Gaussian blur of each image by its own sigma in voxels; beyond the edge as `functional.pad` has it."""
     dimensions = image.dim() - 2
     radius = max(1, int(3 * float(sigma.max()) + 0.5))
     place = torch.arange(-radius, radius + 1, dtype=torch.float32)
@@ -225,7 +264,7 @@ def _blurred(image: Tensor, sigma: Tensor) -> Tensor:
         shape[2 + axis] = 2 * radius + 1
         pad = [0] * (2 * dimensions)
         pad[2 * (dimensions - 1 - axis)] = pad[2 * (dimensions - 1 - axis) + 1] = radius
-        padded = functional.pad(folded, pad, mode="replicate")
+        padded = functional.pad(folded, pad, mode=padding)
         folded = convolve(padded, kernel.view(shape), groups=batch * channels)
     return folded.reshape(image.shape)
 

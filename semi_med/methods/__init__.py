@@ -4,8 +4,20 @@ from semi_med.methods.base import Batch, Method
 from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
+from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
 from semi_med.methods.supervised import Supervised
 from semi_med.methods.uamt import UAMT
 
-__all__ = ["BCP", "CPS", "UAMT", "Batch", "CoTraining", "CopyPaste", "MeanTeacher", "Method", "Supervised"]
+__all__ = [
+    "BCP",
+    "CPS",
+    "UAMT",
+    "Batch",
+    "CoTraining",
+    "CopyPaste",
+    "FixMatchSeg",
+    "MeanTeacher",
+    "Method",
+    "Supervised",
+]

@@ -1,6 +1,7 @@
 """Pure functions on tensors `(B, C, *spatial)`: no state, no files, 2D and 3D without a branch."""
 
 from semi_med.ops.components import largest_components
+from semi_med.ops.distances import signed_distance, signed_distance_on_device
 from semi_med.ops.ema import early_decay, ema_copy, ema_update
 from semi_med.ops.mixing import draw_boxes, draw_cutmix_regions, partner, paste
 from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
@@ -24,4 +25,6 @@ __all__ = [
     "partner",
     "paste",
     "pseudo_label",
+    "signed_distance",
+    "signed_distance_on_device",
 ]

@@ -438,3 +438,85 @@ def test_an_empty_batch_stays_empty():
 def test_an_unknown_place_for_intensities_is_refused():
     with pytest.raises(ValueError, match="intensity_on must be 'context' or 'image', not 'crop'"):
         View((4, 4), intensity_on="crop")
+
+
+# --- Elastic displacement, sharpness, contrast ------------------------------------------------------------------------
+
+
+@dimensions_2_and_3
+def test_a_displacement_of_one_voxel_takes_the_next_voxel(dimensions):
+    maps = coordinates(SHAPES[dimensions])[None]
+    for axis in range(dimensions):
+        displacement = torch.zeros(1, dimensions, *SHAPES[dimensions])
+        displacement[:, axis] = 1
+        out = warp(maps, torch.eye(dimensions)[None], nearest=False, displacement=displacement)
+        inside = [slice(None), slice(None), *[slice(None)] * dimensions]
+        inside[axis + 2] = slice(0, -1)
+        moved = [slice(None), slice(None), *[slice(None)] * dimensions]
+        moved[axis + 2] = slice(1, None)
+        assert torch.allclose(out[tuple(inside)], maps[tuple(moved)], atol=1e-4)
+
+
+def test_the_displacement_comes_after_the_rotation():
+    """Output x takes the input at R(x + d)."""
+    maps = coordinates((5, 5))[None]
+    displacement = torch.zeros(1, 2, 5, 5)
+    displacement[:, 0] = 1
+    turn = rotation(90)[None]
+    out = warp(maps, turn, nearest=False, displacement=displacement)
+    plain = warp(maps, turn, nearest=False)
+    assert torch.allclose(out[:, :, :-1], plain[:, :, 1:], atol=1e-4)
+
+
+@dimensions_2_and_3
+def test_elastic_moves_image_and_label_alike_and_the_same_draw_moves_them_the_same(dimensions):
+    augment = Augment(elastic=15.0, elastic_smoothing=2.0)
+    shape = tuple(3 * s for s in SHAPES[dimensions])
+    place = coordinates(shape)[:1].repeat(3, *[1] * (dimensions + 1))
+    batch = {"context": place, "label_context": place.round().to(torch.uint8)}
+    draws = drawn(augment, shape)
+    out, again = augment.geometry(batch, draws), augment.geometry(batch, draws)
+    assert torch.equal(out["context"], again["context"])
+    inside = (slice(None), slice(None), *[slice(4, -4)] * dimensions)  # no zeros from outside
+    assert float((out["context"] - out["label_context"])[inside].abs().max()) <= 0.75
+    assert not torch.allclose(out["context"], place.float(), atol=0.3)
+
+
+def test_a_displacement_stays_below_its_amplitude_and_is_smooth():
+    augment = Augment(elastic=10.0, elastic_smoothing=3.0)
+    draws = drawn(augment, (40, 50))
+    field = augment._displacement(torch.zeros(3, 1, 40, 50), draws)
+    assert field.shape == (3, 2, 40, 50)
+    assert bool((field.flatten(1).abs().amax(1) <= draws.elastic).all())
+    assert float(field.diff(dim=2).abs().max()) < 0.3 * float(field.abs().max())
+
+
+def test_contrast_multiplies_the_differences_to_the_mean_of_each_channel():
+    augment = Augment(contrast=0.5, chance=1.0)
+    image = torch.randn(12, 2, 6, 7)
+    draws = drawn(augment, (6, 7), size=12)
+    out = augment.intensity(image, draws)
+    for b in range(12):
+        for c in range(2):
+            mean = image[b, c].mean()
+            assert torch.allclose(out[b, c], mean + draws.contrast[b] * (image[b, c] - mean), atol=1e-5)
+    assert 0.5 <= float(draws.contrast.min()) < 1 < float(draws.contrast.max()) <= 1.5
+
+
+def test_sharpness_steepens_an_edge_and_leaves_flat_parts_alone():
+    augment = Augment(sharpness=1.0, chance=1.0)
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 10:] = 1
+    out = augment.intensity(image, drawn(augment, (20, 20), size=1))
+    assert torch.allclose(out[..., :5], image[..., :5], atol=1e-4)
+    assert float(out.max()) > 1.05
+    assert float(out.min()) < -0.05
+
+
+@dimensions_2_and_3
+def test_changes_that_are_off_take_no_draw(dimensions):
+    plain = drawn(Augment(**EVERYTHING), SHAPES[dimensions])
+    more = drawn(Augment(**EVERYTHING, elastic=5.0, sharpness=0.5, contrast=0.2), SHAPES[dimensions])
+    assert torch.equal(plain.blur, more.blur)
+    assert plain.seed == more.seed
+    assert not plain.elastic.any() and not plain.sharpness.any() and bool((plain.contrast == 1).all())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from method_samples import CROP, MARGIN, batches, clone, tiny_network
 
-from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, MeanTeacher, Method, Supervised
+from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, FixMatchSeg, MeanTeacher, Method, Supervised
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ def copy_paste(dimensions: int, **settings: Any) -> Method:
     return CopyPaste(network=tiny_network(dimensions, 1), **settings)
 
 
+def fixmatchseg(dimensions: int, **settings: Any) -> Method:
+    return FixMatchSeg(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
+
+
 ROWS = {
     "supervised": Row(supervised),
     "mean_teacher": Row(mean_teacher, {"consistency": "network"}),
@@ -67,6 +71,7 @@ ROWS = {
     "cps": Row(cps, {"cross_1": "network", "cross_2": "peer"}),
     "bcp": Row(bcp, {"unsupervised": "network"}),
     "copy_paste": Row(copy_paste),
+    "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
     "cotraining": Row(
         cotraining,
         {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},
@@ -264,7 +269,7 @@ def test_a_method_lowers_its_supervised_term_on_one_pair_of_batches(row, dimensi
     parameters = [p for n in method.networks().values() for p in n.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=0.02)
     first = float(losses(method, labeled, unlabeled)["supervised"].detach())
-    for iteration in range(12):
+    for iteration in range(16):
         optimizer.zero_grad()
         terms = losses(method, labeled, unlabeled, iteration=iteration, seed=iteration)
         terms["loss"].backward()

@@ -1,0 +1,44 @@
+"""The boundary loss: what is predicted far outside the outline of a class costs much, far inside it gains much."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def boundary_loss(probs: Tensor, distance: Tensor) -> Tensor:
+    """Mean over the foreground classes and voxels of p * phi, for each image.
+
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv:1812.07032, equation 5. It can
+    be below 0: the least it can be is reached by the label itself.
+
+    Args:
+        probs: `(B, K, *spatial)`, after softmax.
+        distance: phi, the same shape: `signed_distance` of the label, in any unit.
+
+    Returns:
+        `(B,)`.
+    """
+    return (probs.float() * distance)[:, 1:].flatten(1).mean(1)
+
+
+def soft_dice(probs: Tensor, label: Tensor) -> Tensor:
+    """1 - Dice, the mean over the foreground classes, for each image.
+
+    (2 sum p g + e) / (sum p^2 + sum g + e) with sums over the voxels of one image and e = 1e-5: a class that is absent
+    costs 0 where nothing is predicted of it.
+
+    Args:
+        probs: `(B, K, *spatial)`, after softmax.
+        label: class indices `(B, 1, *spatial)`, any integer type.
+
+    Returns:
+        `(B,)`.
+    """
+    probs = probs.float()
+    onehot = torch.zeros_like(probs).scatter_(1, label.long(), 1.0)
+    axes = tuple(range(2, probs.dim()))
+    shared = (probs * onehot).sum(axes)[:, 1:]
+    total = (probs.square().sum(axes) + onehot.sum(axes))[:, 1:]
+    smooth = 1e-5
+    return (1.0 - (2.0 * shared + smooth) / (total + smooth)).mean(1)

@@ -1,0 +1,83 @@
+"""FixMatchSeg: what one network predicts on the weak view teaches it on the strong view, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from semi_med.losses import boundary_loss, soft_dice
+from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
+from semi_med.ops import pseudo_label, signed_distance
+
+
+@dataclass(kw_only=True, eq=False)
+class FixMatchSeg(Method):
+    """One network; its prediction on a weakly changed image is the label of the strongly changed one, if it is sure.
+
+    Upretee and Khanal, "FixMatchSeg: Fixing FixMatch for Semi-Supervised Semantic Segmentation", arXiv:2208.00400.
+    With alpha the weak view (rotation, elastic), A the strong one (sharpness, contrast, blur on the weak view) and
+    mu B unlabelled images:
+
+        q_b = max over classes of p(y | alpha(u_b)),   y_b = argmax of it,   mean q_b over the image
+        L(y, p) = DL + BL                                                  soft Dice and boundary loss
+        l_s = mean over b of L(p_b, p(y | x_b))
+        l_u = 1 / (mu B) * sum over b of 1(mean q_b >= tau) L(y_b, p(y | A(alpha(u_b))))
+        loss = l_s + lambda_u l_u
+
+    The gate is one for each image, and the sum is divided by all mu B images, not by those that pass.
+
+    Differs from the paper: distances of the boundary loss are in units of the longest side of the image, without which
+    they would be a hundred times the Dice term that they are to equal (the paper names none); Dice and boundary loss
+    are taken over the foreground classes.
+    """
+
+    network: nn.Module
+    threshold: float = 0.9  # tau
+    weight: float = 1.0  # lambda_u
+    boundary: float = 1.0  # weight of BL beside DL; 0 leaves it out
+    teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
+    health_confidence: float = 0.9  # only counted for the curve "confident"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would train something else than they say."""
+        require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
+        require_share("health_confidence", self.health_confidence)
+        if self.boundary < 0:
+            raise ValueError(f"boundary is a weight of at least 0, not {self.boundary}")
+
+    def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
+        """Terms of one iteration; `accepted` is the share of images that pass the gate."""
+        count = len(labeled["image"])
+        with teaching(self.network, self.teacher_mode):
+            label, _, confidence = pseudo_label(self.network(unlabeled["weak"]))
+        accepted = confidence.flatten(1).mean(1) >= self.threshold
+
+        logits = self.network(torch.cat([labeled["image"], unlabeled["image"]]))
+        supervised = self._loss(logits[:count], labeled["label"]).mean()
+        unsupervised = (self._loss(logits[count:], label) * accepted).sum() / len(label)
+
+        return {
+            "loss": supervised + self.weight * unsupervised,
+            "supervised": supervised,
+            "unsupervised": unsupervised,
+            "accepted": accepted.float().mean(),
+            "confidence": confidence.mean(),
+            **health(
+                unlabeled,
+                label,
+                confident=confidence >= self.health_confidence,
+                other=pseudo_label(logits[count:])[0],
+            ),
+        }
+
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """DL + BL of each image, `(B,)`."""
+        probs = torch.softmax(logits.float(), dim=1)
+        loss = soft_dice(probs, label)
+        if self.boundary == 0:
+            return loss
+        distance = signed_distance(label, probs.shape[1]) / max(label.shape[2:])
+        return loss + self.boundary * boundary_loss(probs, distance)
