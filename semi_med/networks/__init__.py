@@ -1,5 +1,6 @@
-"""Networks: thin, configurable, 2D and 3D."""
+"""Networks that MONAI does not have as the field uses them."""
 
+from semi_med.networks.efficient_unet import EfficientUNet
 from semi_med.networks.vnet import VNet
 
-__all__ = ["VNet"]
+__all__ = ["EfficientUNet", "VNet"]
