@@ -2,7 +2,8 @@
 
 from semi_med.engines.checkpoints import Checkpoints
 from semi_med.engines.curves import Curves, Progress
+from semi_med.engines.early_stop import EarlyStop
 from semi_med.engines.trainer import SemiSupervisedTrainer
 from semi_med.engines.validation import Validate
 
-__all__ = ["Checkpoints", "Curves", "Progress", "SemiSupervisedTrainer", "Validate"]
+__all__ = ["Checkpoints", "Curves", "EarlyStop", "Progress", "SemiSupervisedTrainer", "Validate"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor
 
 from semi_med.engines.checkpoints import require_finite, save_atomically
 from semi_med.engines.curves import append_row, check_interval, forget_after
@@ -29,12 +32,23 @@ class Validate:
         output_dir: the run's folder.
         interval: iterations between validations; one is always made at the end.
         tensorboard: write to `logs/tensorboard` as well.
+        loss: from probabilities `(B, K, *spatial)`, as the inferer gives them, and label `(B, 1, *spatial)` to one
+            number for each image `(B,)`; its mean over the cases is the column `loss`. None for no such column.
     """
 
     def __init__(
-        self, evaluator: Any, output_dir: str | Path, *, interval: int = 500, tensorboard: bool = True
+        self,
+        evaluator: Any,
+        output_dir: str | Path,
+        *,
+        interval: int = 500,
+        tensorboard: bool = True,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        self.evaluator, self.tensorboard = evaluator, tensorboard
+        self.evaluator, self.tensorboard, self.loss = evaluator, tensorboard, loss
+        self._losses: list[Tensor] = []
+        if evaluator is not None and loss is not None:
+            evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._measure)
         self.interval = check_interval(interval, "validations")
         self.output_dir = Path(output_dir)
         self.path = self.output_dir / "logs" / "validation.csv"
@@ -56,6 +70,7 @@ class Validate:
         if not self._has_cases() or (iteration % self.interval and iteration != engine.total_iterations):
             return
         drawn = random_state()
+        self._losses = []
         with engine.deployed():
             self.evaluator.run()
         set_random_state(drawn)
@@ -66,6 +81,8 @@ class Validate:
         if details is not None:
             for index, value in enumerate(torch.nanmean(details.float(), dim=0).tolist(), start=1):
                 row[f"dice_{index}"] = f"{value:.6g}"
+        if self._losses:
+            row["loss"] = f"{torch.cat(self._losses).double().mean().item():.6g}"
         if engine.state.rank > 0:
             return
         append_row(self.path, row)
@@ -77,6 +94,13 @@ class Validate:
             model = engine.model_state()
             require_finite(model, engine)
             save_atomically(model, self.output_dir / "models" / "model_best_validation.pt")
+
+    def _measure(self, evaluator: Any) -> None:
+        """The loss of a batch, before its probabilities are made labels."""
+        assert self.loss is not None
+        output = evaluator.state.output
+        with torch.no_grad():
+            self._losses.append(self.loss(output["pred"].float(), output["label"]).reshape(-1).cpu())
 
     def _has_cases(self) -> bool:
         return self.evaluator is not None and len(self.evaluator.data_loader) > 0

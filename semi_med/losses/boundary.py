@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semi_med.ops import signed_distance
+
 
 def boundary_loss(probs: Tensor, distance: Tensor) -> Tensor:
     """Mean over the foreground classes and voxels of p * phi, for each image.
@@ -42,3 +44,23 @@ def soft_dice(probs: Tensor, label: Tensor) -> Tensor:
     total = (probs.square().sum(axes) + onehot.sum(axes))[:, 1:]
     smooth = 1e-5
     return (1.0 - (2.0 * shared + smooth) / (total + smooth)).mean(1)
+
+
+def dice_boundary(probs: Tensor, label: Tensor, *, boundary: float = 1.0) -> Tensor:
+    """Soft Dice and boundary loss of each image: DL + boundary * BL.
+
+    Distances are in units of the longest side of the image, so that both terms are numbers around one.
+
+    Args:
+        probs: `(B, K, *spatial)`, after softmax.
+        label: class indices `(B, 1, *spatial)`, any integer type.
+        boundary: weight of the boundary loss; 0 leaves it, and the distances, out.
+
+    Returns:
+        `(B,)`.
+    """
+    loss = soft_dice(probs, label)
+    if boundary == 0:
+        return loss
+    distance = signed_distance(label, probs.shape[1]) / max(label.shape[2:])
+    return loss + boundary * boundary_loss(probs, distance)

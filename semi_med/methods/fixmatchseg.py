@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semi_med.losses import boundary_loss, soft_dice
+from semi_med.losses import dice_boundary
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import pseudo_label, signed_distance
+from semi_med.ops import pseudo_label
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,9 +75,4 @@ class FixMatchSeg(Method):
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """DL + BL of each image, `(B,)`."""
-        probs = torch.softmax(logits.float(), dim=1)
-        loss = soft_dice(probs, label)
-        if self.boundary == 0:
-            return loss
-        distance = signed_distance(label, probs.shape[1]) / max(label.shape[2:])
-        return loss + self.boundary * boundary_loss(probs, distance)
+        return dice_boundary(torch.softmax(logits.float(), dim=1), label, boundary=self.boundary)
