@@ -227,6 +227,23 @@ def prepare_run(
     logging.getLogger("semi_med").info(f"writing to {output}")
 
 
+def unlabeled_with_labeled(sections: Mapping[str, Any], *, monitor: bool = False) -> list[dict[str, Any]]:
+    """The unlabelled cases and, as if they were some, the labelled ones: a method may learn from both views of all.
+
+    Args:
+        sections: what `load_sections` gives.
+        monitor: let the label of a labelled case be watched like that of an unlabelled one.
+    """
+    again = [
+        {
+            **{key: value for key, value in item.items() if key != "label"},
+            **({"monitor_label": item["label"]} if monitor else {}),
+        }
+        for item in sections["labeled"]
+    ]
+    return [*sections["unlabeled"], *again]
+
+
 def check_weights(weights: str | Path) -> None:
     """Refuse to go on without the weights, saying how to get them.
 

@@ -6,15 +6,24 @@ training cannot go on; 5 a bug; 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from semi_med import cli_text
+from semi_med import cli_prepare, cli_text
+from semi_med.compare.arguments import spread
 from semi_med.errors import InputError, SemiMedError
+
+if TYPE_CHECKING:
+    from semi_med.compare.collect import Report
+    from semi_med.compare.run import Result
+    from semi_med.data.case_files import Look
+    from semi_med.data.validation import Findings, Options
 
 app = typer.Typer(
     name="semi-med",
@@ -25,8 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-prepare_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Prepare a data set.")
-app.add_typer(prepare_app, name="prepare")
+app.add_typer(cli_prepare.app, name="prepare")
 
 _BUG = 5
 
@@ -39,11 +47,12 @@ class Network(str, Enum):
     mean = "mean"
 
 
-class Size(str, Enum):
-    """Of the phantom's scans."""
+class Strata(str, Enum):
+    """What the sections of a split hold in equal proportions."""
 
-    demo = "demo"
-    large = "large"
+    none = "none"
+    group = "group"
+    foreground = "foreground"
 
 
 class Section(str, Enum):
@@ -101,63 +110,249 @@ def _options(
     _debug = debug
 
 
-@prepare_app.command("la")
-def prepare_la(
-    source: Annotated[Path, typer.Argument(help="The challenge's folder, or one with images/ and labels/.")],
-    target: Annotated[Path, typer.Argument(help="A missing or empty folder, or one to go on with.")],
-) -> None:
-    """LA, the left atrium in LGE-MR (Atrial Segmentation Challenge 2018): normalise, crop, write the data lists."""
-    from semi_med.datasets import la
+class Check(str, Enum):
+    """How closely a validation looks."""
 
-    typer.echo(la.prepare(source, target, progress=cli_text.counter("preparing")).summary())
-
-
-@prepare_app.command("phantom")
-def prepare_phantom(
-    target: Annotated[Path, typer.Argument(help="Folder for images/, labels/ and data_list.json.")],
-    size: Annotated[Size, typer.Option(help="About 80 x 80 x 54 voxels, or as large as the scans of LA.")] = Size.demo,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws another data set.")] = 0,
-) -> None:
-    """Drawings that imitate a left atrium. They say nothing about patients."""
-    from semi_med.datasets import phantom
-
-    typer.echo(phantom.prepare(target, seed=seed, size=size.value, progress=cli_text.counter("drawing")))
+    full = "full"
+    structure = "structure"
 
 
 @app.command()
 def validate(
-    data_list: Annotated[Path, typer.Argument(help="JSON data list.")],
-    dataset_dir: Annotated[Path, typer.Option(help="The folder that its paths are relative to.")],
+    data: Annotated[Path, typer.Argument(metavar="LIST_OR_FOLDER", help="JSON data list, or a folder of scans.")],
+    dataset_dir: Annotated[
+        Path | None, typer.Option(help="The folder that a list's paths are relative to; by default the list's own.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html|FILE.png", help="Also draw each case with the outlines of its label."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one case in memory.")] = 2,
+    check: Annotated[
+        Check, typer.Option(help="Read every file, or see only that it is there (seconds for 100,000 cases).")
+    ] = Check.full,
     without_test: Annotated[
         bool, typer.Option("--without-test", help="Do not open the test section; its files may be missing.")
     ] = False,
     without_unlabeled: Annotated[
         bool, typer.Option("--without-unlabeled", help="The same for the unlabeled section.")
     ] = False,
+    transductive: Annotated[
+        bool, typer.Option("--transductive", help="Unlabelled scans may be those of the test; it is said so.")
+    ] = False,
+    allow_missing_class: Annotated[
+        bool, typer.Option("--allow-missing-class", help="A class that no labelled case shows is a note.")
+    ] = False,
+    refuse_links: Annotated[
+        bool, typer.Option("--refuse-links", help="Links that lead out of the data set's folder are problems.")
+    ] = False,
+    subject_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the subject in the path of a scan, for example '(TCGA_.._....)_'."),
+    ] = None,
 ) -> None:
-    """Check a data list and all its files. Every problem is named at once; exit code 2 if there are any."""
-    from semi_med.data.data_list import SECTIONS, load_data_list
-    from semi_med.data.validation import Findings, examine_sections
+    """Check a data list or a folder of scans. Every problem is named at once; exit code 2 if there are any."""
+    from semi_med.data.validation import Findings, Options
     from semi_med.errors import ProblemsError
 
-    left_out = {"test"} if without_test else set()
-    left_out |= {"unlabeled"} if without_unlabeled else set()
-    try:
-        listed = load_data_list(data_list)
-        if not dataset_dir.is_dir():
-            raise InputError("this folder does not exist", where=dataset_dir, fix="Check the path.", code="NOT_FOUND")
-        findings = examine_sections(
-            listed.sections(dataset_dir),
-            labels=listed.label_values,
-            sections_needed=[name for name in SECTIONS if name not in left_out],
-            progress=cli_text.counter("reading"),
+    def look() -> Findings:
+        from semi_med.data.members import subject_pattern as pattern_of
+
+        drawn: Look | None = None
+        if contact_sheet is not None:
+            from semi_med.data.thumbnails import thumbnails
+            from semi_med.report.contact_sheet import check_sheet_name
+
+            drawn = thumbnails
+            check_sheet_name(contact_sheet)
+        options = Options(
+            check=check.value,
+            workers=workers,
+            processes=check is Check.full,
+            transductive=transductive,
+            allow_missing_class=allow_missing_class,
+            subject_pattern=None if subject_pattern is None else pattern_of(subject_pattern),
+            look=drawn,
         )
+        if data.is_dir():
+            return _look_at_folder(data, options)
+        left_out = ({"test"} if without_test else set()) | ({"unlabeled"} if without_unlabeled else set())
+        return _look_at_list(data, dataset_dir, options, left_out=left_out, refuse_links=refuse_links)
+
+    try:
+        findings = look()
     except InputError as error:
         findings = Findings(error.problems if isinstance(error, ProblemsError) else [error])
     typer.echo(cli_text.findings_json(findings) if as_json else cli_text.findings_table(findings))
+    if contact_sheet is not None and findings.verdicts:
+        from semi_med.report.contact_sheet import write_contact_sheet
+
+        typer.echo(write_contact_sheet(contact_sheet, findings, title=f"Contact sheet of {data.name}"), err=as_json)
     if findings.problems:
-        raise typer.Exit(2)
+        raise typer.Exit(findings.exit_code)
+
+
+def _look_at_folder(folder: Path, options: Options) -> Findings:
+    from dataclasses import replace
+
+    from semi_med.data.folders import find_cases
+    from semi_med.data.validation import examine_cases
+
+    found = find_cases(folder)
+    findings = examine_cases(found.items, progress=cli_text.counter("reading"), options=options)
+    return replace(findings, notes=[*found.notes, *findings.notes])
+
+
+def _look_at_list(
+    data_list: Path, dataset_dir: Path | None, options: Options, *, left_out: set[str], refuse_links: bool
+) -> Findings:
+    from dataclasses import replace
+
+    from semi_med.data.data_list import SECTIONS, load_data_list
+    from semi_med.data.validation import examine_sections
+
+    listed = load_data_list(data_list)
+    folder = dataset_dir or data_list.absolute().parent
+    if not folder.is_dir():
+        raise InputError("this folder does not exist", where=folder, fix="Check the path.", code="NOT_FOUND")
+    return examine_sections(
+        listed.sections(folder, allow_outside=not refuse_links),
+        labels=listed.label_values,
+        sections_needed=[name for name in SECTIONS if name not in left_out],
+        progress=cli_text.counter("reading"),
+        options=replace(options, channels=max(1, len(listed.modality))),
+    )
+
+
+@app.command()
+def convert(
+    inputs: Annotated[list[Path], typer.Argument(help="Scans; a folder is a DICOM series.")],
+    output: Annotated[Path, typer.Argument(help="A file that ends in .nii.gz, or a folder for several.")],
+    label: Annotated[bool, typer.Option("--label", help="They are labels: class numbers, never interpolated.")] = False,
+    volume: Annotated[int | None, typer.Option(min=0, help="Of several volumes in a file this one, from 0.")] = None,
+    map_labels: Annotated[
+        str | None, typer.Option(metavar="OLD=NEW,...", help="Change class numbers, for example 128=1,255=2.")
+    ] = None,
+    onto: Annotated[Path | None, typer.Option(help="Resample to the grid of this scan.")] = None,
+    straighten: Annotated[bool, typer.Option("--straighten", help="Resample axes to right angles.")] = False,
+    replace_nonfinite: Annotated[
+        bool, typer.Option("--replace-nonfinite", help="Give NaN and infinite voxels the smallest value, up to 5 %.")
+    ] = False,
+) -> None:
+    """Make sound NIfTI files of scans. Other formats, single volumes, other class numbers, another grid."""
+    from semi_med.inference.convert import Conversion, convert_file, targets_of
+
+    conversion = Conversion(
+        label=label,
+        volume=volume,
+        map_labels=_numbers(map_labels or ""),
+        onto=onto,
+        straighten=straighten,
+        replace_nonfinite=replace_nonfinite,
+    )
+    failed = 0
+    for source, target in targets_of(inputs, output):
+        try:
+            warnings = convert_file(source, target, conversion)
+        except SemiMedError as error:
+            if len(inputs) == 1:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            failed += 1
+            continue
+        for warning in warnings:
+            typer.echo(f"warning: {source.name}: {warning}", err=True)
+        typer.echo(target)
+    if failed:
+        typer.echo(f"error: {failed} of {len(inputs)} scans failed, see above", err=True)
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> dict[int, int]:
+    """`128=1,255=2` as numbers."""
+    try:
+        return {int(old): int(new) for old, new in (pair.split("=") for pair in text.split(",") if pair)}
+    except ValueError:
+        raise InputError(
+            f"pairs of class numbers were wanted, got {text!r}", where="--map-labels", fix="For example 128=1,255=2."
+        ) from None
+
+
+@app.command()
+def split(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The data list; of --published its folder.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="A prepared folder, a data list, or a folder with images/ and labels/.")
+    ] = None,
+    labeled: Annotated[
+        str, typer.Option(metavar="N|FRACTION", help="Subjects with labels: 8, or 0.1 for 10 % of all.")
+    ] = "0.1",
+    validation: Annotated[str, typer.Option(metavar="N|FRACTION", help="Subjects for validation.")] = "0.1",
+    test: Annotated[str, typer.Option(metavar="N|FRACTION", help="Subjects for the test.")] = "0.2",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws another split.")] = 0,
+    stratify: Annotated[
+        Strata, typer.Option(help="Equal proportions of the source's groups, or of small and large foregrounds.")
+    ] = Strata.none,
+    subjects: Annotated[
+        Path | None, typer.Option(help="CSV with the columns case, subject and, if there are any, group.")
+    ] = None,
+    subject_pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="What it finds in a case's name is the subject: 'patient\\d+'.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Of a folder: names of class 1, 2, ...")
+    ] = None,
+    dataset_dir: Annotated[Path | None, typer.Option(help="Of a data list: the folder of its files.")] = None,
+    published: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="Write the published lists of la, acdc, ... instead.")
+    ] = None,
+) -> None:
+    """Write a data list: a split with a seed that never puts a subject into two sections.
+
+    For one seed the test stays the same whatever the other numbers are, and the 4 labelled are among the 8. Where
+    nothing says which cases show one person, each case counts as a subject.
+    """
+    from semi_med.data.data_list import save_data_list
+    from semi_med.data.splits import make_split, split_list
+    from semi_med.datasets import split_source
+
+    if (published is None) == (source is None):
+        raise InputError("either a source or --published is wanted", fix="Name one.", code="SETTING")
+    if published is not None:
+        for path in split_source.write_published(published, output):
+            typer.echo(path)
+        return
+    choices = split_source.Choices(subjects, subject_pattern, stratify.value, tuple(classes or ()))
+    found = split_source.read_source(
+        str(source), choices, dataset_dir=dataset_dir, progress=cli_text.counter("reading labels")
+    )
+    drawn = make_split(
+        found.cases,
+        labeled=_number("labeled", labeled),
+        validation=_number("validation", validation),
+        test=_number("test", test),
+        seed=seed,
+    )
+    save_data_list(split_list(drawn, **found.header), output)
+    for note in found.notes:
+        _say(f"note: {note}")
+    typer.echo(cli_text.split_table(drawn))
+    typer.echo(output)
+    typer.echo(f"paths are relative to {found.folder}")
+
+
+def _number(name: str, text: str) -> int | float:
+    """`8` is a number of subjects, `0.1` a fraction, `10%` too."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text) if "." in text else int(text)
+    except ValueError:
+        raise InputError(
+            f"a number such as 8, or a fraction such as 0.1, was wanted, got {text!r}",
+            where=f"--{name}",
+            fix="1 means one subject, 1.0 all of them.",
+            code="SETTING",
+        ) from None
 
 
 @app.command()
@@ -196,7 +391,7 @@ def train(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle with weights, or the folder of a training run.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Scans and folders of scans.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Scans, folders of scans, folders or zips of a DICOM series.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz.")],
     network: Annotated[Network, typer.Option(help="Which of two networks, or the mean of both.")] = Network.first,
     largest_component: Annotated[
@@ -210,6 +405,16 @@ def predict(
     weights: Annotated[Path | None, typer.Option(help="Instead of the bundle's models/model.pt.")] = None,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="N|HASH|all", help="Of a DICOM folder with several series; semi-med series lists them."),
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Fill in missing DICOM slices by interpolation, with a warning.")
+    ] = False,
+    refuse_burned_in: Annotated[
+        bool, typer.Option("--refuse-burned-in", help="Refuse DICOM whose pixels may show who the patient is.")
+    ] = False,
 ) -> None:
     """Segment scans. Exit code 1 if a case failed; the others are written."""
     from semi_med.inference.batch_files import collect_cases
@@ -236,6 +441,11 @@ def predict(
         largest_component=largest_component,
         device=device,
         weights=weights,
+        series=series,
+        dicom={
+            "gaps": "resample" if allow_gaps else "error",
+            "burned_in": "error" if refuse_burned_in else "warn",
+        },
         report=cli_text.case_line(),
     )
     for row in rows:
@@ -320,6 +530,138 @@ def demo(
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
+
+
+class _SeveralValues(TyperCommand):
+    """A command whose options may take several values after one flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+@app.command(cls=_SeveralValues)
+def compare(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the comparison: new, or to go on with.")],
+    task: Annotated[str | None, typer.Option(help="For example la, hippocampus or phantom.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(metavar="NAME ...", help="One or more; supervised is always among them.")
+    ] = None,
+    labeled: Annotated[
+        list[int] | None, typer.Option(metavar="N ...", help="Numbers of labelled subjects, for example 4 8.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many: 3 means the seeds 1, 2 and 3.")] = None,
+    dataset_dir: Annotated[Path | None, typer.Option(help="Folder that the data list's paths are relative to.")] = None,
+    data_list: Annotated[
+        Path | None,
+        typer.Option(help="Base list to draw labelled subjects from; by default data_list.json of the data set."),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of every run; by default the task's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE ...", help="For all methods; METHOD:NAME=VALUE for one."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; by default one on each GPU, else on each core.")
+    ] = None,
+    all_labels: Annotated[
+        bool | None, typer.Option("--all-labels/--no-all-labels", help="The ceiling: supervised with all labels.")
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the plan and jobs.txt, run nothing.")] = False,
+    job: Annotated[str | None, typer.Option(metavar="NAME|NUMBER", help="Run this one of the plan's jobs.")] = None,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Only the report of what is finished.")] = False,
+) -> None:
+    """Did the unlabelled scans help? Trains methods on few labels with several seeds, tests and compares them.
+
+    Started again it goes on: `semi-med compare -o FOLDER` is enough then, and more methods, numbers and seeds can be
+    added. Each line of FOLDER/jobs.txt runs one job, for any scheduler.
+    """
+    from semi_med.compare import run
+    from semi_med.compare.planning import Request, prepare_plan
+
+    request = Request(
+        folder=output.absolute(),
+        task=task,
+        methods=methods or (),
+        labeled=labeled or (),
+        seeds=seeds,
+        dataset_dir=dataset_dir,
+        data_list=data_list,
+        iterations=iterations,
+        settings=settings or (),
+        all_labels=all_labels,
+    )
+    if job is not None or report_only:
+        plain = Request(folder=request.folder, dataset_dir=dataset_dir)
+        if request != plain or plan_only or (job is not None and report_only):
+            raise InputError(
+                "--job and --report-only go by the plan of the folder and take only -o and --dataset-dir beside them",
+                code="SETTING",
+            )
+    if job is not None:
+        raise typer.Exit(run.run_one(output, job, dataset_dir=dataset_dir, say=_say))
+    if report_only:
+        _show_report(run.report_only(output, dataset_dir=dataset_dir))
+        return
+    if plan_only:
+        plan = prepare_plan(request)
+        for note in plan.notes:
+            _say(f"note: {note}")
+        typer.echo(f"{len(plan.jobs)} jobs of {plan.iterations} iterations, one a line:")
+        typer.echo(request.folder / "jobs.txt")
+        typer.echo(request.folder / "compare.json")
+        return
+    _show_comparison(run.compare(request, jobs=jobs, say=_say), request.folder)
+
+
+def _show_report(report: Report) -> None:
+    for sentence in report.sentences:
+        typer.echo(f"{sentence[:1].upper()}{sentence[1:]}.")
+    if report.missing:
+        typer.echo(f"not finished: {', '.join(report.missing)}", err=True)
+    for path in report.written:
+        typer.echo(path)
+
+
+def _show_comparison(result: Result, folder: Path) -> None:
+    """The outcome, and the exit code."""
+    outcome = result.outcome
+    if result.report is not None:
+        _show_report(result.report)
+    if outcome.signal:
+        typer.echo(f"stopped; go on with: semi-med compare -o {shlex.quote(str(folder))}", err=True)
+        raise typer.Exit(128 + outcome.signal)
+    if outcome.elsewhere:
+        typer.echo(f"still run by other processes: {', '.join(outcome.elsewhere)}", err=True)
+    if outcome.failed:
+        names = ", ".join(outcome.failed)
+        typer.echo(
+            f"error: {len(outcome.failed)} of {len(result.plan.jobs)} jobs failed: {names}. Look at the logs in "
+            f"{folder / 'logs'}; the same command tries them again",
+            err=True,
+        )
+    if outcome.failed or outcome.elsewhere:
+        raise typer.Exit(1)
+
+
+@app.command()
+def series(
+    folder: Annotated[Path, typer.Argument(help="A folder, a zip archive or a multi-frame file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    file: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Show the name of what an error calls file N. It may name a patient."),
+    ] = None,
+) -> None:
+    """List the DICOM series of a folder. Nothing in the list names a patient: UIDs are hashed, names left out."""
+    from semi_med.inference.dicom import file_name, find_series
+
+    if file is not None:
+        typer.echo(file_name(folder, file))
+        return
+    found = find_series(folder)
+    typer.echo(cli_text.series_json(found) if as_json else cli_text.series_table(found))
+    if found.problems or not found.series:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -6,14 +6,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from semi_med.data.validation import Findings
+    from semi_med.data.splits import Split
+    from semi_med.data.validation import CaseVerdict, Findings
+    from semi_med.errors import SemiMedError
     from semi_med.inference.batch_files import CaseRow
+    from semi_med.inference.dicom import SeriesFound
 
 _WIDTH = 160  # characters, where there is no terminal
 _METRIC_NAMES = {
@@ -72,19 +76,37 @@ def clock(seconds: float) -> str:
 def findings_json(findings: Findings) -> str:
     """What a validation found, for machines."""
     content = {
-        "problems": [
-            {"code": p.code, "where": None if p.where is None else str(p.where), "problem": p.problem, "fix": p.fix}
-            for p in findings.problems
-        ],
+        "problems": [_problem(problem) for problem in findings.problems],
         "notes": findings.notes,
         "cases": findings.cases,
+        "verdicts": [_verdict(verdict) for verdict in findings.verdicts],
     }
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _problem(problem: SemiMedError) -> dict[str, Any]:
+    where = None if problem.where is None else str(problem.where)
+    return {"code": problem.code, "where": where, "problem": problem.problem, "fix": problem.fix}
+
+
+def _verdict(verdict: CaseVerdict) -> dict[str, Any]:
+    return {
+        "section": verdict.section or None,
+        "case": verdict.case,
+        "verdict": verdict.verdict,
+        "images": list(verdict.images),
+        "label": verdict.label,
+        "codes": list(dict.fromkeys(error.code for error in verdict.errors)),
+        "warnings": list(verdict.warnings),
+        "files": {file: asdict(facts) for file, facts in verdict.facts.items()},
+    }
 
 
 def findings_table(findings: Findings) -> str:
     """What a validation found, for people."""
     from rich.table import Table
+
+    from semi_med.data.overview import overview
 
     lines = []
     if findings.problems:
@@ -95,10 +117,50 @@ def findings_table(findings: Findings) -> str:
             table.add_row(*(_cell(x) for x in (problem.code, problem.where, problem.problem, problem.fix)))
         lines.append(_text(table))
     lines += [f"note: {note}" for note in findings.notes]
+    lines += overview(findings.verdicts)
     read = ", ".join(f"{count} {section}" for section, count in findings.cases.items())
     count = len(findings.problems)
     lines.append(f"{count or 'no'} problem{'' if count == 1 else 's'}; cases read: {read or 'none'}")
     return "\n".join(lines)
+
+
+def series_json(found: SeriesFound) -> str:
+    """The DICOM series of a folder, for machines."""
+    content = {
+        "series": [asdict(one) for one in found.series],
+        "ignored": dict(found.ignored),
+        "problems": [{"code": p.code, "problem": p.problem, "fix": p.fix} for p in found.problems],
+    }
+    return json.dumps(content, indent=2)
+
+
+def series_table(found: SeriesFound) -> str:
+    """The DICOM series of a folder, for people."""
+    from rich.table import Table
+
+    table = Table("series", "modality", "slices", "size", "spacing [mm]", "part", "problem", "hash of the UID")
+    for one in found.series:
+        spacing = " x ".join(f"{step:.3f}" for step in one.spacing) if one.spacing else "-"
+        numbers = (one.index, one.modality, one.slices, f"{one.size[0]} x {one.size[1]}", spacing)
+        table.add_row(*(_cell(value) for value in (*numbers, one.part, one.problem, one.uid_hash)))
+    lines = [_text(table)] if found.series else ["no CT, MR or PET series"]
+    if found.ignored:
+        lines.append("not read: " + ", ".join(f"{count} {kind}" for kind, count in sorted(found.ignored.items())))
+    lines += [f"problem: {problem.code}: {problem}" for problem in found.problems]
+    return "\n".join(lines)
+
+
+def split_table(drawn: Split) -> str:
+    """Subjects and cases of each section of a split, and of each stratum."""
+    from rich.table import Table
+
+    strata = sorted({name for tally in drawn.strata.values() for name in tally})
+    strata = strata if len(strata) > 1 else []
+    table = Table("section", "subjects", "cases", *(_cell(name or "-") for name in strata))
+    for section, cases in drawn.sections.items():
+        numbers = (drawn.subjects[section], len(cases), *(drawn.strata[section].get(name, 0) for name in strata))
+        table.add_row(section, *map(str, numbers))
+    return _text(table)
 
 
 def summary_table(summary: Sequence[Mapping[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class SemiMedError(Exception):
@@ -55,6 +56,15 @@ class ProblemsError(InputError):
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
         super().__init__(f"{title}: {count} found\n{lines}", code="PROBLEMS")
+        self.title = title
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How a process hands this error to another one."""
+        return _problems_error, (self.problems, self.title)
+
+
+def _problems_error(problems: Sequence[SemiMedError], title: str) -> ProblemsError:
+    return ProblemsError(problems, title=title)
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -13,7 +13,7 @@ from typing import Any
 
 _PACKAGES = (
     *("semi-med", "torch", "monai", "pytorch-ignite", "numpy", "scipy"),
-    *("scikit-image", "nibabel", "SimpleITK", "matplotlib"),
+    *("scikit-image", "nibabel", "SimpleITK", "pydicom", "matplotlib"),
 )
 
 

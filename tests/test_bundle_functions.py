@@ -274,3 +274,12 @@ def test_names_of_a_batch_are_those_of_its_cases() -> None:
         {"filename_or_obj": "a"},
         {"filename_or_obj": "b"},
     ]
+
+
+@pytest.mark.parametrize("monitor", [False, True])
+def test_labelled_cases_can_be_learnt_from_as_unlabelled_ones_too(monitor: bool) -> None:
+    sections = {"labeled": [{"image": "a", "label": "la", "case": "a"}], "unlabeled": [{"image": "b", "case": "b"}]}
+    first, second = bundle.unlabeled_with_labeled(sections, monitor=monitor)
+    assert first == {"image": "b", "case": "b"}
+    assert second == {"image": "a", "case": "a", **({"monitor_label": "la"} if monitor else {})}
+    assert sections["labeled"][0]["label"] == "la"

@@ -9,23 +9,86 @@ Faults are errors; oddities that may be meant, such as an empty label, are notes
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_med.data.case_files import CaseContent, read_case_files
+from semi_med.data.case_files import CaseContent, Facts, Look
 from semi_med.data.data_list import SECTIONS
+from semi_med.data.leaks import shared_cases
+from semi_med.data.members import Member
+from semi_med.data.read_cases import Job, read_cases
 from semi_med.errors import InputError, ProblemsError, ResourceError, SemiMedError
-from semi_med.inference.io import case_name
 
 TRAINING_SECTIONS = ("labeled", "unlabeled", "validation")
 
 Sections = Mapping[str, Sequence[Mapping[str, Any]]]
 Progress = Callable[[int, int], None]
+
+_FEW = 8  # cases that are read sooner than a process starts
+_SINGLY = 5  # notes of one kind that are shown one by one
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a validation looks.
+
+    Attributes:
+        check: "full" reads every file; "structure" sees only that the files are there.
+        channels: of an image in one file.
+        workers: cases that are read at a time; each is held in memory.
+        processes: read in processes of their own, unless there are only a few cases; else in threads.
+        transductive: unlabeled cases may be those of the test; a note says so.
+        allow_missing_class: a class that no labeled case shows is a note.
+        subject_pattern: finds the subject in the path of an image.
+        look: is shown each case's arrays; what it gives is in `CaseVerdict.kept`.
+        most_looks: of more cases it is shown this many, evenly spread.
+    """
+
+    check: str = "full"
+    channels: int = 1
+    workers: int = 2
+    processes: bool = False
+    transductive: bool = False
+    allow_missing_class: bool = False
+    subject_pattern: re.Pattern[str] | None = None
+    look: Look | None = None
+    most_looks: int = 400
+
+
+@dataclass(frozen=True)
+class CaseVerdict:
+    """What became of one case.
+
+    Attributes:
+        section: "" for a case of a folder.
+        case: its name.
+        images: files.
+        label: file, if it has one that was opened.
+        errors: of its files.
+        warnings: of its files, each beginning with a code.
+        facts: by file, of those that could be read.
+        kept: what the look gave.
+    """
+
+    section: str
+    case: str
+    images: tuple[str, ...]
+    label: str | None
+    errors: tuple[SemiMedError, ...]
+    warnings: tuple[str, ...]
+    facts: Mapping[str, Facts]
+    kept: Any = None
+
+    @property
+    def verdict(self) -> str:
+        """`sound`, `odd` (readable, with warnings other than that a picture has no place in space) or `refused`."""
+        odd = any("PICTURE: " not in warning for warning in self.warnings)
+        return "refused" if self.errors else "odd" if odd else "sound"
 
 
 @dataclass(frozen=True)
@@ -36,11 +99,18 @@ class Findings:
         problems: faults; nothing should be computed before they are mended.
         notes: oddities that may be meant.
         cases: number of cases whose files were read, by section.
+        verdicts: of each case that was read.
     """
 
     problems: list[SemiMedError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cases: dict[str, int] = field(default_factory=dict)
+    verdicts: list[CaseVerdict] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 2 if the input is at fault, 3 if only the machine is."""
+        return min((problem.exit_code for problem in self.problems), default=0)
 
 
 def validate_sections(
@@ -65,6 +135,7 @@ def check_sections(
     progress: Progress | None = None,
     workers: int = 2,
     title: str = "data",
+    options: Options | None = None,
 ) -> Findings:
     """As `examine_sections`, but faults are raised.
 
@@ -72,7 +143,7 @@ def check_sections(
         ProblemsError: listing every fault, under `title`.
     """
     findings = examine_sections(
-        sections, labels=labels, sections_needed=sections_needed, progress=progress, workers=workers
+        sections, labels=labels, sections_needed=sections_needed, progress=progress, workers=workers, options=options
     )
     if findings.problems:
         raise ProblemsError(findings.problems, title=title)
@@ -86,6 +157,7 @@ def examine_sections(
     sections_needed: Collection[str] | None = None,
     progress: Progress | None = None,
     workers: int = 2,
+    options: Options | None = None,
 ) -> Findings:
     """Examine cases: their files, and that no case or subject is in two sections.
 
@@ -100,62 +172,60 @@ def examine_sections(
             default all. The others may lack their files: they are compared by path and subject only. A training
             needs `TRAINING_SECTIONS`, a purely supervised one neither the unlabeled cases nor the test.
         progress: called with (cases done, cases in all) after each case read.
-        workers: threads that read and decompress; each holds one case in memory.
+        workers: cases that are read at a time, in threads; each is held in memory.
+        options: more choices; its `workers` then counts.
 
     Raises:
         InputError: if a section's name is unknown or an item names no image.
     """
+    options = options or Options(workers=workers)
     needed = _check_names(sections, sections_needed)
-    members = [_Member.of(name, item) for name in SECTIONS for item in sections.get(name, ())]
+    pattern = options.subject_pattern
+    members = [Member.of(name, item, pattern=pattern) for name in SECTIONS for item in sections.get(name, ())]
     read = [member for member in members if member.section in needed]
-    contents = _read_all(read, tuple(labels), progress=progress, workers=workers)
+    contents = _read_all(read, tuple(labels), progress=progress, options=options)
+    shared, transductive = shared_cases(members, contents, transductive=options.transductive)
+    absent = list(_missing_classes(read, contents, labels) if options.check == "full" else ())
     problems = [
         *_empty_sections(sections, needed),
         *_lacking_labels(read),
         *_file_problems(read, contents),
-        *_missing_classes(read, contents, labels),
-        *_shared_cases(members, contents),
+        *(() if options.allow_missing_class else absent),
+        *shared,
         *_repeated_names(members),
     ]
-    notes = [note for member in read for note in _notes(member, contents[member.key])]
+    notes = [*transductive, *_all_notes(read, contents)]
+    notes += [f"{error.code}: {error.problem}" for error in absent if options.allow_missing_class]
     if "validation" in needed and not sections.get("validation"):
         notes.append("validation: no case, so that no checkpoint can be chosen; the last one is the result")
-    return Findings(problems, notes, dict(Counter(member.section for member in read)))
+    counts = dict(Counter(member.section for member in read))
+    return Findings(problems, notes, counts, _verdicts(read, contents))
 
 
-# ---- one case ------------------------------------------------------------------------------------------------------
+def examine_cases(
+    items: Sequence[Mapping[str, Any]], *, progress: Progress | None = None, options: Options | None = None
+) -> Findings:
+    """Examine cases that are in no section, as a folder holds them: their files, and that none is there twice.
+
+    Args:
+        items: `image`, `case`, and `label` where there is one.
+        progress: called with (cases done, cases in all) after each case.
+        options: choices; labels may hold any class indices.
+    """
+    options = options or Options()
+    members = [Member.of("", item, pattern=options.subject_pattern) for item in items]
+    contents = _read_all(members, None, progress=progress, options=options)
+    shared, _ = shared_cases(members, contents)
+    problems = [*_file_problems(members, contents), *shared]
+    counts = {"scans": len(members)} if members else {}
+    return Findings(problems, _all_notes(members, contents), counts, _verdicts(members, contents))
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A case in its section. Paths are as given; `key` identifies the image whatever links lead to it."""
-
-    section: str
-    case: str
-    subject: str
-    images: tuple[str, ...]
-    label: str | None
-    key: tuple[str, ...]
-
-    @staticmethod
-    def of(section: str, item: Mapping[str, Any]) -> _Member:
-        image = item.get("image")
-        if not image:
-            raise InputError(f"an item has no image, but {sorted(item)}", where=section, code="MISSING_KEY")
-        images = tuple(str(file) for file in (image if isinstance(image, list | tuple) else [image]))
-        case = str(item.get("case") or case_name(images[0]))
-        label = item.get("monitor_label" if section == "unlabeled" else "label")
-        key = tuple(sorted(os.path.realpath(file) for file in images))
-        subject = str(item.get("subject") or case)
-        return _Member(section, case, subject, images, None if label is None else str(label), key)
-
-    @property
-    def place(self) -> str:
-        return f"{self.section}, case {self.case}"
+# ---- cases ---------------------------------------------------------------------------------------------------------
 
 
 def _read_all(
-    members: Sequence[_Member], labels: tuple[int, ...], *, progress: Progress | None, workers: int
+    members: Sequence[Member], labels: tuple[int, ...] | None, *, progress: Progress | None, options: Options
 ) -> dict[tuple[str, ...], CaseContent]:
     """The content of every image, each file read once however many sections name it."""
     images: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -164,17 +234,47 @@ def _read_all(
         images.setdefault(member.key, member.images)
         if member.label is not None:
             label_files[member.key][member.label] = None
-    contents = {}
-    pool = ThreadPoolExecutor(max_workers=max(1, workers))
-    try:
-        jobs = [pool.submit(read_case_files, files, tuple(label_files[key]), labels) for key, files in images.items()]
-        for number, (key, job) in enumerate(zip(images, jobs, strict=True)):
-            contents[key] = job.result()
-            if progress is not None:
-                progress(number + 1, len(jobs))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return contents
+    every = -(-len(images) // max(1, options.most_looks))
+    jobs = [
+        Job(
+            files,
+            tuple(label_files[key]),
+            labels,
+            channels=options.channels,
+            look=options.look if number % max(1, every) == 0 else None,
+            check=options.check,
+        )
+        for number, (key, files) in enumerate(images.items())
+    ]
+    processes = options.processes and len(jobs) > _FEW
+    found = read_cases(jobs, workers=options.workers, processes=processes, progress=progress)
+    return dict(zip(images, found, strict=True))
+
+
+def _verdicts(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[CaseVerdict]:
+    found = []
+    for member in members:
+        content = contents[member.key]
+        files = [file for file in (*content.image_errors, member.label) if file is not None]
+        errors = [error for errors in content.image_errors.values() for error in errors]
+        errors += content.label_errors.get(member.label, []) if member.label else []
+        warnings = dict.fromkeys(
+            f"{Path(file).name}: {text}" for file in files for text in content.warnings.get(file, ())
+        )
+        facts = {file: content.facts[file] for file in files if file in content.facts}
+        found.append(
+            CaseVerdict(
+                section=member.section,
+                case=member.case,
+                images=member.images,
+                label=member.label,
+                errors=tuple(errors),
+                warnings=(*warnings, *_label_notes(member, content)),
+                facts=facts,
+                kept=content.kept,
+            )
+        )
+    return found
 
 
 # ---- all cases -----------------------------------------------------------------------------------------------------
@@ -199,7 +299,7 @@ def _empty_sections(sections: Sections, needed: Collection[str]) -> Iterator[Sem
             yield InputError(f"there is no {name} case", where=name, fix=fix, code="NO_CASES")
 
 
-def _lacking_labels(members: Sequence[_Member]) -> Iterator[SemiMedError]:
+def _lacking_labels(members: Sequence[Member]) -> Iterator[SemiMedError]:
     """Cases of plain items that have no label although their section needs one; data lists refuse them earlier."""
     for member in members:
         if member.section != "unlabeled" and member.label is None:
@@ -212,11 +312,11 @@ def _lacking_labels(members: Sequence[_Member]) -> Iterator[SemiMedError]:
 
 
 def _file_problems(
-    members: Sequence[_Member], contents: Mapping[tuple[str, ...], CaseContent]
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]
 ) -> Iterator[SemiMedError]:
     """The files' faults, once a file; a section of which all images or all labels are missing gives one."""
     seen: set[tuple[str, str]] = set()
-    for section in SECTIONS:
+    for section in dict.fromkeys(member.section for member in members):
         own = [member for member in members if member.section == section]
         images = [(m, error) for m in own for errors in contents[m.key].image_errors.values() for error in errors]
         labels = [(m, error) for m in own if m.label for error in contents[m.key].label_errors[m.label]]
@@ -244,7 +344,7 @@ def _all_missing(section: str, kind: str, errors: Sequence[SemiMedError]) -> Inp
     )
 
 
-def _placed(error: SemiMedError, member: _Member) -> SemiMedError:
+def _placed(error: SemiMedError, member: Member) -> SemiMedError:
     """The same error with its section and case named."""
     kind = ResourceError if isinstance(error, ResourceError) else InputError
     fix = error.fix
@@ -265,7 +365,7 @@ def _similar_name(path: Path) -> str | None:
 
 
 def _missing_classes(
-    members: Sequence[_Member], contents: Mapping[tuple[str, ...], CaseContent], labels: Sequence[int]
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent], labels: Sequence[int]
 ) -> Iterator[SemiMedError]:
     """Classes that no labeled case shows; nothing is said while a label could not be read."""
     files = [(contents[m.key], m.label) for m in members if m.section == "labeled" and m.label is not None]
@@ -281,56 +381,7 @@ def _missing_classes(
             )
 
 
-_SAME_SUBJECT = "the same subject is in two sections"
-
-
-def _shared_cases(
-    members: Sequence[_Member], contents: Mapping[tuple[str, ...], CaseContent]
-) -> Iterator[SemiMedError]:
-    """One case in two sections or twice in one, by path, by content, by subject; each set of cases is named once."""
-
-    def groups(key: Callable[[_Member], Any]) -> Iterator[tuple[_Member, ...]]:
-        found: dict[Any, list[_Member]] = defaultdict(list)
-        for member in members:
-            if (value := key(member)) is not None:
-                found[value].append(member)
-        return (tuple(group) for group in found.values() if len(group) > 1)
-
-    def digest(member: _Member) -> str | None:
-        return contents[member.key].digest if member.key in contents else None
-
-    told: dict[int, list[frozenset[int]]] = defaultdict(list)
-    reasons: list[tuple[str, Callable[[_Member], Any], bool]] = [
-        ("the same image file is listed twice", lambda m: m.key, True),
-        ("the images hold the same voxels", digest, True),
-        ("the same label file is used in two sections", lambda m: m.label and os.path.realpath(m.label), False),
-        (_SAME_SUBJECT, lambda m: m.subject, False),
-    ]
-    for reason, key, within in reasons:
-        for group in groups(key):
-            ids = frozenset(id(member) for member in group)
-            across = len({member.section for member in group}) > 1
-            if (across or within) and not any(ids <= others for others in told[id(group[0])]):
-                for member in group:
-                    told[id(member)].append(ids)
-                yield _shared(reason, group)
-
-
-def _shared(reason: str, group: Sequence[_Member]) -> InputError:
-    sections = list(dict.fromkeys(member.section for member in group))
-    places = "; ".join(f"{member.place} ({member.images[0]})" for member in group[:6])
-    more = f"; and {len(group) - 6} more" if len(group) > 6 else ""
-    leaks = len(sections) > 1 and bool({"validation", "test"} & set(sections))
-    fix = "Keep it in one section only." if len(sections) > 1 else "Keep one of the entries."
-    if reason == _SAME_SUBJECT:
-        fix = 'Keep a subject in one section only; if these are different people, give each its own "subject".'
-    if leaks:
-        fix = f"{fix} A figure measured on cases that were trained on, or chosen on, says nothing."
-    code = "LEAKAGE" if leaks else "DUPLICATE"
-    return InputError(f"{reason}: {places}{more}", where=" and ".join(sections), fix=fix, code=code)
-
-
-def _repeated_names(members: Sequence[_Member]) -> Iterator[SemiMedError]:
+def _repeated_names(members: Sequence[Member]) -> Iterator[SemiMedError]:
     """Different cases of one section whose outputs would overwrite each other."""
     found: dict[tuple[str, str], dict[tuple[str, ...], str]] = defaultdict(dict)
     for member in members:
@@ -345,9 +396,39 @@ def _repeated_names(members: Sequence[_Member]) -> Iterator[SemiMedError]:
             )
 
 
-def _notes(member: _Member, content: CaseContent) -> Iterator[str]:
-    for file, warnings in content.warnings.items():
-        yield from (f"{member.place}: {Path(file).name}: {warning}" for warning in warnings)
+def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
     counts = content.counts.get(member.label) if member.label is not None else None
-    if counts is not None and not any(number for value, number in counts.items() if value != 0):
-        yield f"{member.place}: EMPTY_LABEL: no voxel of any class but the background"
+    if counts is None:
+        return
+    if not any(number for value, number in counts.items() if value != 0):
+        yield "EMPTY_LABEL: no voxel of any class but the background"
+    values = sorted(value for value, number in counts.items() if number)
+    if not member.section and values and values[-1] >= 2 * len(values) and values[-1] > 1:
+        yield (
+            f"LABEL_NUMBERS: the values are {', '.join(str(value) for value in values[:8])}; a data list counts "
+            "classes 0, 1, 2, ...: `semi-med convert LABELS OUTPUT --label --map-labels "
+            f"{','.join(f'{value}={number}' for number, value in enumerate(values) if value != number)}`"
+        )
+
+
+def _all_notes(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[str]:
+    """Notes on files and labels; many of one kind become one line."""
+    kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    told: set[tuple[str, str]] = set()
+    for member in members:
+        content = contents[member.key]
+        for file in (*content.image_errors, *([member.label] if member.label else [])):
+            if (member.place, file) in told:
+                continue
+            told.add((member.place, file))
+            for text in content.warnings.get(file, ()):
+                kinds[text.partition(":")[0]].append((f"{member.place}: {Path(file).name}", text))
+        for text in _label_notes(member, content):
+            kinds[text.partition(":")[0]].append((member.place, text))
+    notes = []
+    for found in kinds.values():
+        if len(found) <= _SINGLY:
+            notes += [f"{place}: {text}" for place, text in found]
+        else:
+            notes.append(f"{found[0][1]} ({len(found)} files, the first is {found[0][0]})")
+    return notes

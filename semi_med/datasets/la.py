@@ -17,24 +17,31 @@ the script counts into the margin; it is never smaller than 112 x 112 where the 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from semi_med.data.case_files import grid_difference
-from semi_med.data.data_list import Case, DataList, data_list_text, save_data_list
+from semi_med.data.data_list import DataList
+from semi_med.datasets.boxes import crop_interval, moved
 from semi_med.datasets.la_ids import TEST, TRAIN
-from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, prepare_cases
+from semi_med.datasets.lists import possible_lists, published_lists, write_all
+from semi_med.datasets.prepared import (
+    MadeCase,
+    PreparedDataset,
+    SourceCase,
+    check_source,
+    finish,
+    prepare_cases,
+)
+from semi_med.datasets.record import About, planned
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference.io import IMAGE_SUFFIXES, Scan, case_name, read_image, read_label
 
 LEAST = (112, 112)  # voxels along i and j
 MARGIN = 15  # voxels at each side along i and j
 LABELED = (4, 8, 16)
-SEEDS = (1, 2, 3)
 VALIDATION = 4
 
 _REFERENCE = (
@@ -42,6 +49,14 @@ _REFERENCE = (
     "cardiac magnetic resonance imaging, Medical Image Analysis 67:101832, 2021"
 )
 _LICENCE = "Challenge data without a licence text: research only, cite the reference"
+ABOUT = About(
+    name="la",
+    modality={"0": "LGE-MR"},
+    labels={"0": "background", "1": "left atrium"},
+    reference=_REFERENCE,
+    licence=_LICENCE,
+    origin="2018 Atrial Segmentation Challenge, https://atriaseg2018.cardiacatlas.org",
+)
 
 
 # ---- lists ---------------------------------------------------------------------------------------------------------
@@ -69,53 +84,22 @@ def build_lists(train_ids: Sequence[str] = TRAIN, test_ids: Sequence[str] = TEST
             f"got {len(train_ids)} training scans and {len(ids) - len(set(ids))} repeated ids",
             where="LA",
         )
-    train, validation = list(train_ids[:-VALIDATION]), list(train_ids[-VALIDATION:])
-    lists = {}
-    for count in LABELED:
-        how = f"Labeled: the first {count} training scans of the published order."
-        lists[f"labeled_{count:02d}"] = _list(train[:count], train, validation, test_ids, how=how)
-        for seed in SEEDS:
-            rng = random.Random(seed)
-            drawn = sorted(train, key=lambda _: rng.random())
-            how = f"Labeled: {count} training scans drawn with seed {seed}."
-            lists[f"labeled_{count:02d}_seed{seed}"] = _list(drawn[:count], train, validation, test_ids, how=how)
-    how = f"Labeled: all {len(train)} training scans that are not for validation (upper bound)."
-    lists["all_labeled"] = _list(train, train, validation, test_ids, how=how)
-    return lists
+    train, test = ([[planned(name)] for name in names] for names in (train_ids, test_ids))
+    return published_lists(
+        ABOUT,
+        train=train[:-VALIDATION],
+        validation=train[-VALIDATION:],
+        test=test,
+        labeled=LABELED,
+        unit="training scans",
+        rest=f"Validation: the last {VALIDATION} training scans of the published order, the same in every list and "
+        "taken from the unlabeled ones. Test: the published test scans.",
+    )
 
 
 def write_lists(folder: str | Path) -> tuple[Path, ...]:
     """Write the lists of the published split as `<name>.json`, and name the files."""
-    paths = []
-    for name, data_list in build_lists().items():
-        paths.append(Path(folder) / f"{name}.json")
-        save_data_list(data_list, paths[-1])
-    return tuple(paths)
-
-
-def _list(
-    labeled: Sequence[str], train: Sequence[str], validation: Sequence[str], test: Sequence[str], *, how: str
-) -> DataList:
-    rest = (
-        f" Validation: the last {VALIDATION} training scans of the published order, the same in every list and taken "
-        "from the unlabeled ones. Test: the published test scans."
-    )
-    return DataList(
-        name="la",
-        description=how + rest,
-        reference=_REFERENCE,
-        licence=_LICENCE,
-        modality={"0": "LGE-MR"},
-        labels={"0": "background", "1": "left atrium"},
-        labeled=[_case(name) for name in labeled],
-        unlabeled=[_case(name, label="monitor_label") for name in train if name not in labeled],
-        validation=[_case(name) for name in validation],
-        test=[_case(name) for name in test],
-    )
-
-
-def _case(name: str, *, label: str = "label") -> Case:
-    return Case(**{"image": f"images/{name}.nii.gz", label: f"labels/{name}.nii.gz", "subject": name})
+    return write_all(build_lists(), folder)
 
 
 # ---- preparation ---------------------------------------------------------------------------------------------------
@@ -145,44 +129,25 @@ def prepare(
         InputError: if there is no scan, or the target holds something else.
         ProblemsError: listing every case that is at fault; the others are written, and a next call keeps them.
     """
-    source, target = Path(source), Path(target)
-    if not source.is_dir():
-        raise InputError("this folder does not exist", where=source, fix="Check the path.", code="NOT_FOUND")
-    if source.resolve() == target.resolve():
-        raise InputError("source and target are the same folder", where=target, fix="Choose an empty folder.")
+    source, target = check_source(source, target)
     raw = _find_challenge(source)
     cases = raw or _find_cropped(source)
-    recipe = {"data set": "la", "from": "challenge" if raw else "cropped", "least": list(LEAST), "margin": MARGIN}
+    recipe = {"from": "challenge" if raw else "cropped", "least": list(LEAST), "margin": MARGIN}
     make = _crop_case if raw else _verify_case
-    done = prepare_cases(cases, target, recipe=recipe, make=make, progress=progress, workers=workers)
-    lists, notes = _write_possible_lists(done)
+    done = prepare_cases(
+        cases,
+        target,
+        source=source,
+        about=ABOUT,
+        recipe=recipe,
+        make=make,
+        progress=progress,
+        workers=workers,
+    )
+    lists, notes = possible_lists(done, build_lists(), unit="scans")
     if not raw:
-        notes = ("The scans were cropped before; their intensities are kept as they were.", *notes)
-    return replace(done, lists=lists, notes=(*notes, *done.notes))
-
-
-def _write_possible_lists(done: PreparedDataset) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    labeled = set(done.cases) - set(done.without_label)
-    train, test = ([name for name in ids if name not in labeled] for ids in (TRAIN, TEST))
-    notes: list[str] = []
-    lists: list[Path] = []
-    if others := [name for name in done.cases if name not in {*TRAIN, *TEST}]:
-        notes.append(f"{len(others)} cases are not in the published split, and in no list: {', '.join(others[:5])}")
-    if train:
-        missing = f"{len(train)} of the {len(TRAIN)} published training scans are not there with a label"
-        return (), (*notes, f"{missing}, so no data list is written: {', '.join(train[:5])}")
-    if test:
-        notes.append(
-            f"{len(test)} of the {len(TEST)} test scans are not there with a label: training needs none of them."
-        )
-    for name, data_list in build_lists().items():
-        path = done.folder / f"{name}.json"
-        if path.exists() and path.read_bytes() != data_list_text(data_list).encode():
-            notes.append(f"{path.name} was there, differs from the published list, and is kept as it is.")
-        else:
-            save_data_list(data_list, path)
-            lists.append(path)
-    return tuple(lists), tuple(notes)
+        notes = ["The scans were cropped before; their intensities are kept as they were.", *notes]
+    return finish(done, lists, notes=notes)
 
 
 # ---- the challenge's own files -------------------------------------------------------------------------------------
@@ -214,15 +179,17 @@ def _find_challenge(source: Path) -> list[SourceCase]:
 
 
 def _crop_case(case: SourceCase) -> MadeCase:
-    scan = read_image(case.image)
+    (image_file,) = case.images
+    scan = read_image(image_file)
     mean, deviation = scan.array.mean(dtype=np.float64), scan.array.std(dtype=np.float64)
     if deviation == 0:
-        raise InputError("every voxel has the same value", where=case.image, fix="Export it again.", code="CONSTANT")
+        raise InputError("every voxel has the same value", where=image_file, fix="Export it again.", code="CONSTANT")
     image = (scan.array - np.float32(mean)) / np.float32(deviation)
-    if case.label is None:
+    if not case.labels:
         return MadeCase(image, None, scan.affine, (*scan.warnings, "no label: kept whole, not cropped"))
-    label, notes = _read_atrium(case.label), scan.warnings
-    error = grid_difference(label, shape=image.shape, affine=scan.affine, where=case.label, reference=case.image.name)
+    (label_file,) = case.labels
+    label, notes = _read_atrium(label_file), scan.warnings
+    error = grid_difference(label, shape=image.shape, affine=scan.affine, where=label_file, reference=image_file.name)
     if error is not None and label.array.shape != image.shape:
         raise error
     if error is not None:  # the published script pairs the voxels and never looks at the headers
@@ -230,32 +197,14 @@ def _crop_case(case: SourceCase) -> MadeCase:
     found = np.argwhere(label.array.any(axis=2))
     if not found.size:
         raise InputError(
-            "the label is empty, so there is nothing to crop round", where=case.label, fix="Get the file again."
+            "the label is empty, so there is nothing to crop round", where=label_file, fix="Get the file again."
         )
     low, high = found.min(axis=0), found.max(axis=0) + 1
     (i0, i1), (j0, j1) = (
-        crop_interval(int(low[axis]), int(high[axis]), image.shape[axis], least=LEAST[axis]) for axis in (0, 1)
+        crop_interval(int(low[axis]), int(high[axis]), image.shape[axis], least=LEAST[axis], margin=MARGIN)
+        for axis in (0, 1)
     )
-    affine = scan.affine.copy()
-    affine[:3, 3] = (scan.affine @ [i0, j0, 0, 1])[:3]
-    return MadeCase(image[i0:i1, j0:j1], label.array[i0:i1, j0:j1], affine, notes)
-
-
-def crop_interval(low: int, high: int, size: int, *, least: int, margin: int = MARGIN) -> tuple[int, int]:
-    """First voxel and the one after the last of a crop along one axis.
-
-    Args:
-        low: first voxel of the label.
-        high: the voxel after the label's last.
-        size: voxels of the scan along this axis.
-        least: what the label's extent is enlarged to, half at each side.
-        margin: voxels added at each side after that.
-    """
-    lack = max(least - (high - low), 0)
-    low, high = max(low - lack // 2 - margin, 0), min(high + lack - lack // 2 + margin, size)
-    # at a border the margin is lost, but never the least extent
-    low = max(0, min(low, size - least))
-    return low, min(size, max(high, low + least))
+    return MadeCase(image[i0:i1, j0:j1], label.array[i0:i1, j0:j1], moved(scan.affine, (i0, j0, 0)), notes)
 
 
 def _read_atrium(path: Path) -> Scan:
@@ -314,15 +263,17 @@ def _scans_by_name(folder: Path, problems: list[SemiMedError]) -> dict[str, Path
 
 
 def _verify_case(case: SourceCase) -> MadeCase:
-    scan = read_image(case.image)
+    (image_file,) = case.images
+    scan = read_image(image_file)
     # a sound file is copied as it is: its integers stay exact and small
-    whole = case.image.name.lower().endswith(".nii.gz") and not scan.warnings
-    image = case.image if whole else scan.array
-    if case.label is None:
+    whole = image_file.name.lower().endswith(".nii.gz") and not scan.warnings
+    image = image_file if whole else scan.array
+    if not case.labels:
         return MadeCase(image, None, scan.affine, (*scan.warnings, "no label"))
-    label = _read_atrium(case.label)
+    (label_file,) = case.labels
+    label = _read_atrium(label_file)
     error = grid_difference(
-        label, shape=scan.array.shape, affine=scan.affine, where=case.label, reference=case.image.name
+        label, shape=scan.array.shape, affine=scan.affine, where=label_file, reference=image_file.name
     )
     if error is not None:
         raise error

@@ -20,13 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import nibabel as nib
-
 from semi_med.data.data_list import DataList, save_data_list
 from semi_med.datasets.phantom_draw import Array, Size, draw_case
 from semi_med.datasets.phantom_render import render
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
+from semi_med.inference.io import nifti_bytes
 
 CASES: Mapping[str, int] = MappingProxyType({"labeled": 4, "unlabeled": 16, "validation": 4, "test": 8})
 NOTE = "A drawing for demos and tests, not anatomy: no figure obtained on it says anything about patients."
@@ -95,8 +94,4 @@ def _save_list(path: Path, sections: Mapping[str, list[dict[str, str]]], *, desc
 
 def _write(path: Path, array: Array, affine: Array) -> None:
     """Write a NIfTI file whole or not at all, with the same bytes each time (no time stamp in the gzip header)."""
-    nifti = nib.Nifti1Image(array, affine)
-    nifti.set_sform(affine, code=1)
-    nifti.set_qform(affine, code=1)
-    nifti.header.set_xyzt_units("mm")
-    write_atomically(path, gzip.compress(nifti.to_bytes(), compresslevel=2, mtime=0))
+    write_atomically(path, gzip.compress(nifti_bytes(array, affine), compresslevel=2, mtime=0))

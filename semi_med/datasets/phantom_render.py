@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from semi_med.datasets.phantom_draw import Array, Blob, PhantomCase, Tube
+from semi_med.inference.grids import turned
 
 VEIN_MM = 10.0  # along a vein's centreline from the atrium, at scale 1: where its label ends
 WALL_MM = {"left ventricle": 10.0, "right ventricle": 4.0, "right atrium": 2.2}  # of the others: 1.4
@@ -34,13 +34,9 @@ def render(case: PhantomCase) -> tuple[Array, Array, Array]:
     _paint_thorax(canvas, case, rng)
     _paint_heart(canvas, case, blood, label)
     image = _acquire(canvas.image, case, rng)
-    order = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(case.orientation)
-    )
-    affine = canvas.affine @ nib.orientations.inv_ornt_aff(order, case.shape)
-    stored = (nib.orientations.apply_orientation(array, order) for array in (image, (label < 0).astype(np.uint8)))
-    image, label = (np.ascontiguousarray(array) for array in stored)
-    return image, label, affine
+    image, affine = turned(image, canvas.affine, codes="".join(case.orientation))
+    label, _ = turned((label < 0).astype(np.uint8), canvas.affine, codes="".join(case.orientation))
+    return np.ascontiguousarray(image), np.ascontiguousarray(label), affine
 
 
 class _Canvas:

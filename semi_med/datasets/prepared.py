@@ -1,4 +1,7 @@
-"""A folder of prepared cases: `images/`, `labels/` and a record of what each was made from.
+"""A folder of prepared cases: `images/`, `labels/` and `dataset.json`, the record of what each was made from.
+
+A data set's module finds its cases (`SourceCase`), says how one is made (`MadeCase`), and leaves the rest to
+`prepare_cases`: threads, checksums, writing, going on after an interruption, refusing what does not belong together.
 
 A case is written whole or not at all, and the record after it, so that a preparation that was interrupted goes on where
 it stopped. A folder that holds anything else is refused.
@@ -6,24 +9,28 @@ it stopped. A folder that holds anything else is refused.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
+import re
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semi_med.data.data_list import DataList, data_list_text, save_data_list
+from semi_med.datasets.checksums import digest, place
+from semi_med.datasets.record import About, PreparedCase, entry_of, prepared_case, read_record, write_record
+from semi_med.datasets.stored import NIFTI, PNG, image_files, label_bytes
+from semi_med.datasets.target import check_source, open_target, some
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.files import TEMPORARY_NAMES, write_atomically
-from semi_med.inference.byte_check import check_regular_file
+from semi_med.files import write_atomically
 from semi_med.inference.io import write_label
 
-RECORD = "prepared.json"
-_IDLE = (".DS_Store", "Thumbs.db")
+_RECORD_EVERY = 2.0  # seconds; a case whose entry is lost is made again
+_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,10 @@ class PreparedDataset:
         cases: names of all cases there.
         written: those made by this call.
         kept: those that an earlier call had made from the same files.
-        without_label: those for which the source has no label.
+        without_label: those that have no label.
         lists: data lists written.
         notes: what a reader of results should know.
+        entries: each case's files, subject, group and published section, by name.
     """
 
     folder: Path
@@ -47,61 +55,99 @@ class PreparedDataset:
     without_label: tuple[str, ...] = ()
     lists: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    entries: Mapping[str, PreparedCase] = field(default_factory=dict)
 
     def summary(self) -> str:
         """The outcome in a few lines."""
         lines = [f"{self.folder}: {len(self.cases)} cases ({len(self.written)} written, {len(self.kept)} were there)"]
         if self.without_label:
-            lines.append(f"without a label: {len(self.without_label)} ({_some(self.without_label)})")
+            lines.append(f"without a label: {len(self.without_label)} ({some(self.without_label)})")
         lines.append(f"data lists: {', '.join(path.name for path in self.lists) or 'none'}")
         return "\n".join([*lines, *self.notes])
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
 @dataclass(frozen=True)
 class SourceCase:
-    """The files of one case as its data set provides them."""
+    """The files of one case as its data set provides them.
+
+    Attributes:
+        name: of the case and of the files made from it.
+        image: a file, the folder of a DICOM series, or several of these, for example one for each channel.
+        label: a file, or several, for example one for each structure; None if there is none.
+        extra: further files that the case is made from, by a name of the data set's choice.
+        subject: whom it shows; by default the case.
+        group: centre, view, grade or the like, to stratify and to report by.
+        split: the section or fold that the data set's own publication puts it into.
+        details: further facts, JSON values; they go into the record.
+    """
 
     name: str
-    image: Path
-    label: Path | None
+    image: Path | tuple[Path, ...]
+    label: Path | tuple[Path, ...] | None = None
+    extra: Mapping[str, Path] = field(default_factory=dict)
+    subject: str | None = None
+    group: str | None = None
+    split: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The image's files."""
+        return self.image if isinstance(self.image, tuple) else (self.image,)
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """The label's files, none if there is no label."""
+        return () if self.label is None else self.label if isinstance(self.label, tuple) else (self.label,)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files and folders of the case."""
+        return (*self.images, *self.labels, *self.extra.values())
 
 
 @dataclass(frozen=True)
 class MadeCase:
-    """One case ready to be written.
+    """One case ready to be written. Axes are (i, j[, k][, c]); of photographs i counts columns, j rows downwards.
 
     Attributes:
-        image: (i, j, k) float32, or a complete .nii.gz file to be copied byte by byte.
-        label: (i, j, k) class indices, None if there is none.
-        affine: 4x4, voxel to RAS mm.
+        image: with an affine (i, j), (i, j, k) or (i, j, k, c); without one (i, j) or (i, j, c). Or a complete .nii.gz
+            or .png file to be copied byte by byte. What is stored of which type: `stored.image_files`.
+        label: (i, j[, k]) class indices on the image's grid, None if there is none.
+        affine: 4x4, voxel to RAS mm; None if the source has no place in space: images are then stored as PNG.
         notes: what was odd.
+        more_labels: other labels on the same grid, by name; each gets a folder `labels_<name>`.
+        details: facts that were found while it was made, JSON values; they go into the record.
     """
 
     image: np.ndarray | Path
     label: np.ndarray | None
-    affine: np.ndarray
+    affine: np.ndarray | None
     notes: tuple[str, ...] = ()
+    more_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare_cases(
     cases: Sequence[SourceCase],
     target: str | Path,
     *,
+    source: str | Path,
+    about: About,
     recipe: Mapping[str, Any],
     make: Callable[[SourceCase], MadeCase],
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Make all cases and write them to `target/images` and `target/labels` as `<name>.nii.gz`.
+    """Make all cases and write them to `target/images` and `target/labels` as `<name>.nii.gz` or `<name>.png`.
 
     Args:
         cases: what there is.
         target: a folder that is missing, empty, or holds cases of an earlier call with the same recipe.
-        recipe: data set and settings, JSON values; a folder made by another recipe is refused.
+        source: the folder that the cases were found in; the record names their files relative to it.
+        about: the data set.
+        recipe: settings that the outcome depends on (protocol, source layout, spacing ...), JSON values; a folder made
+            by another recipe is refused.
         make: from a case's files to its arrays; runs in threads.
         progress: called with (cases done, cases in all) after each case.
         workers: threads; each holds one case in memory.
@@ -110,178 +156,189 @@ def prepare_cases(
         what was done; `lists` is empty.
 
     Raises:
-        InputError: if the target holds something else.
+        InputError: if there is no case, the target holds something else, or is the source.
         ProblemsError: listing every case that could not be made; the others are written.
     """
-    target = Path(target)
-    record = _open_target(target, recipe, [case.name for case in cases])
-    kept: list[str] = []
-    notes: list[str] = []
+    source, target = Path(source), Path(target)
+    _refuse_source(cases, source, target)
+    record = open_target(target, about, recipe, [case.name for case in cases])
+    job = _Job(source, target, make, _shared_digests(cases))
+    kept, problems = _run(job, cases, record, progress=progress, workers=workers)
+    if problems:
+        raise ProblemsError(problems, title=f"preparing {len(cases)} cases")
+    names = tuple(case.name for case in cases)
+    entries = {name: prepared_case(name, record["cases"][name]) for name in names}
+    return PreparedDataset(
+        folder=target,
+        cases=names,
+        written=tuple(name for name in names if name not in kept),
+        kept=tuple(name for name in names if name in kept),
+        without_label=tuple(name for name in names if entries[name].label is None),
+        notes=tuple(f"{name}: {note}" for name in names for note in entries[name].notes),
+        entries=entries,
+    )
+
+
+def finish(
+    done: PreparedDataset, lists: Mapping[str, DataList] | None = None, *, notes: Sequence[str] = ()
+) -> PreparedDataset:
+    """Put data lists and notes into a prepared folder. A list that a person edited is kept as it is, which is noted.
+
+    Args:
+        done: what `prepare_cases` gave.
+        lists: by file name without suffix.
+        notes: about the data set as a whole; they go before those about cases, and into the record.
+    """
+    written, remarks = [], list(notes)
+    for name, data_list in (lists or {}).items():
+        path = done.folder / f"{name}.json"
+        if path.exists() and path.read_bytes() != data_list_text(data_list).encode():
+            remarks.append(f"{path.name} was there, differs from the one that belongs here, and is kept as it is.")
+        else:
+            save_data_list(data_list, path)
+            written.append(path)
+    write_record(done.folder, {**read_record(done.folder), "notes": list(notes)}, order=done.cases)
+    return replace(done, lists=(*done.lists, *written), notes=(*remarks, *done.notes))
+
+
+# ---- one case ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What making a case needs beside the case: `digests` are those of files that several cases share."""
+
+    source: Path
+    target: Path
+    make: Callable[[SourceCase], MadeCase]
+    digests: Mapping[Path, str]
+
+
+def _run(
+    job: _Job,
+    cases: Sequence[SourceCase],
+    record: dict[str, Any],
+    *,
+    progress: Callable[[int, int], None] | None,
+    workers: int,
+) -> tuple[set[str], list[SemiMedError]]:
+    """Make the cases and enter them into the record: which were there, and what went wrong."""
+    kept: set[str] = set()
     problems: list[SemiMedError] = []
+    order, saved = [case.name for case in cases], time.monotonic()
     pool = ThreadPoolExecutor(max_workers=max(1, workers))
     try:
-        jobs = [pool.submit(_prepare_case, case, target, record["cases"].get(case.name), make) for case in cases]
-        for number, (case, job) in enumerate(zip(cases, jobs, strict=True)):
+        jobs = [pool.submit(_prepare_case, case, record["cases"].get(case.name), job) for case in cases]
+        for number, (case, future) in enumerate(zip(cases, jobs, strict=True)):
             try:
-                entry, was_there = job.result()
-                record["cases"][case.name] = entry
-                notes.extend(f"{case.name}: {note}" for note in entry["notes"])
-                if was_there:
-                    kept.append(case.name)
-                else:
-                    _write_record(target, record)
+                record["cases"][case.name], was_there = future.result()
+                kept |= {case.name} if was_there else set()
             except SemiMedError as error:
                 problems.append(error)
+            if time.monotonic() - saved > _RECORD_EVERY:
+                write_record(job.target, record, order=order)
+                saved = time.monotonic()
             if progress is not None:
                 progress(number + 1, len(cases))
     finally:
         pool.shutdown(cancel_futures=True)
-    if problems:
-        raise ProblemsError(problems, title=f"preparing {len(cases)} cases")
-    names = tuple(case.name for case in cases)
-    return PreparedDataset(
-        folder=target,
-        cases=names,
-        written=tuple(name for name in names if name not in set(kept)),
-        kept=tuple(kept),
-        without_label=tuple(case.name for case in cases if case.label is None),
-        notes=tuple(notes),
-    )
+        write_record(job.target, record, order=order)
+    return kept, problems
 
 
-def _prepare_case(
-    case: SourceCase, target: Path, entry: Mapping[str, Any] | None, make: Callable[[SourceCase], MadeCase]
-) -> tuple[dict[str, Any], bool]:
+def _prepare_case(case: SourceCase, entry: Mapping[str, Any] | None, job: _Job) -> tuple[dict[str, Any], bool]:
     """The record of a case, and whether it was there already."""
-    source = {"image": _digest(case.image), "label": _digest(case.label) if case.label else None}
-    outputs = {"image": target / "images" / f"{case.name}.nii.gz", "label": target / "labels" / f"{case.name}.nii.gz"}
-    if entry:
-        if entry["source"] != source:
+    source = {place(path, job.source): job.digests.get(path) or digest(path) for path in case.files}
+    if entry is not None:
+        if sorted(entry["source"].values()) != sorted(source.values()):
             raise InputError(
                 f"the case {case.name} was prepared from other files than these",
-                where=target,
+                where=job.target,
                 fix="Choose an empty folder.",
                 code="OTHER_SOURCE",
             )
-        if all(path.is_file() for key, path in outputs.items() if source[key]):
-            _refuse_changed(entry, outputs)
+        if all((job.target / file).is_file() for file in entry["written"]):
+            _refuse_changed(entry["written"], job.target)
             return dict(entry), True
-    made = make(case)
-    if made.label is not None:
-        write_label(outputs["label"], made.label, affine=made.affine)
+    made = job.make(case)
+    _check_made(case, made)
+    written = _write_image(case.name, made, job.target)
+    labels = {"labels": made.label} if made.label is not None else {}
+    labels |= {f"labels_{name}": label for name, label in made.more_labels.items()}
+    label_files = {
+        folder: _write_label(f"{folder}/{case.name}", label, made, job.target) for folder, label in labels.items()
+    }
+    prepared = PreparedCase(
+        name=case.name,
+        image=tuple(written),
+        label=label_files.get("labels"),
+        subject=case.subject or case.name,
+        group=case.group,
+        split=case.split,
+        more_labels={name: label_files[f"labels_{name}"] for name in made.more_labels},
+        details={**case.details, **made.details},
+        notes=made.notes,
+    )
+    digests = {file: digest(job.target / file) for file in (*written, *label_files.values())}
+    return entry_of(prepared, source=source, written=digests), False
+
+
+def _check_made(case: SourceCase, made: MadeCase) -> None:
+    """Labels lie on the image's grid: a data set's module that breaks this is at fault, not its user."""
     if isinstance(made.image, Path):
-        write_atomically(outputs["image"], made.image.read_bytes())
+        return
+    axes = 2 if made.affine is None else min(made.image.ndim, 3)
+    for label in (*([made.label] if made.label is not None else ()), *made.more_labels.values()):
+        if label.shape != made.image.shape[:axes]:
+            raise ValueError(f"{case.name}: a label of {label.shape} for an image of {made.image.shape}")
+
+
+def _write_image(name: str, made: MadeCase, target: Path) -> list[str]:
+    if isinstance(made.image, Path):
+        suffix = NIFTI if made.affine is not None else PNG
+        contents = {f"{name}{suffix}": made.image.read_bytes()}
     else:
-        write_atomically(outputs["image"], _nifti_bytes(made.image, made.affine))
-    written = {key: _digest(path) for key, path in outputs.items() if source[key]}
-    return {"source": source, "written": written, "notes": list(made.notes)}, False
+        contents = image_files(name, made.image, affine=made.affine)
+    for file, content in contents.items():
+        write_atomically(target / "images" / file, content)
+    return [f"images/{file}" for file in contents]
 
 
-def _refuse_changed(entry: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
-    for key, digest in entry["written"].items():
-        if _digest(outputs[key]) != digest:
+def _write_label(stem: str, label: np.ndarray, made: MadeCase, target: Path) -> str:
+    file = f"{stem}{PNG if made.affine is None else NIFTI}"
+    if made.affine is None:
+        write_atomically(target / file, label_bytes(label, path=target / file))
+    else:
+        write_label(target / file, label[..., np.newaxis] if label.ndim == 2 else label, affine=made.affine)
+    return file
+
+
+def _refuse_changed(written: Mapping[str, str], target: Path) -> None:
+    for file, wanted in written.items():
+        if digest(target / file) != wanted:
             raise InputError(
                 "this prepared file was changed afterwards and is not overwritten",
-                where=outputs[key],
+                where=target / file,
                 fix="Move it away to have it made again, or choose an empty folder.",
                 code="CHANGED",
             )
 
 
-def _nifti_bytes(image: np.ndarray, affine: np.ndarray) -> bytes:
-    """A .nii.gz file of a float32 volume; the same volume gives the same bytes."""
-    import nibabel
-
-    nifti = nibabel.Nifti1Image(np.asarray(image, dtype=np.float32), affine)
-    nifti.set_sform(affine, code=1)
-    nifti.set_qform(affine, code=1)
-    nifti.header.set_xyzt_units("mm")
-    return gzip.compress(nifti.to_bytes(), 2, mtime=0)
+def _shared_digests(cases: Sequence[SourceCase]) -> dict[Path, str]:
+    """Checksums of the files that several cases are made from, each read once."""
+    uses = Counter(path for case in cases for path in set(case.files))
+    return {path: digest(path) for path, count in uses.items() if count > 1}
 
 
-def _digest(path: Path) -> str:
-    check_regular_file(path)
-    state = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                state.update(chunk)
-    except OSError as error:
+def _refuse_source(cases: Sequence[SourceCase], source: Path, target: Path) -> None:
+    check_source(source, target)
+    if not cases:
+        raise InputError("there is no case", where=source, fix="Check the path.", code="NO_CASES")
+    twice = sorted(name for name, count in Counter(case.name.casefold() for case in cases).items() if count > 1)
+    if twice:
         raise InputError(
-            f"reading failed ({error.strerror})", where=path, fix="Check the file and its permissions."
-        ) from error
-    return state.hexdigest()
-
-
-# ---- the target ----------------------------------------------------------------------------------------------------
-
-
-def _open_target(target: Path, recipe: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The record of a target that is ready to be written to."""
-    if target.exists() and not target.is_dir():
-        raise InputError("a folder was wanted, this is a file", where=target, fix="Choose another.", code="TARGET")
-    path = target / RECORD
-    record: dict[str, Any] = {"recipe": dict(recipe), "cases": {}}
-    if path.is_file():
-        record = _read_record(path)
-        _refuse_other(target, record, recipe, names)
-    elif target.exists() and (others := [p.name for p in sorted(target.iterdir()) if p.name not in _IDLE]):
-        raise InputError(
-            f"the folder is not empty and holds no {RECORD}, but {', '.join(others[:5])}",
-            where=target,
-            fix="Choose an empty folder.",
-            code="TARGET",
+            f"{len(twice)} cases are there twice: {some(twice)}", where=source, fix="Remove one.", code="DUPLICATE"
         )
-    for folder in ("images", "labels"):
-        try:
-            (target / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"the folder cannot be made ({error.strerror})",
-                where=target / folder,
-                fix="Choose another.",
-                code="TARGET",
-            ) from error
-        for left in (target / folder).glob(TEMPORARY_NAMES):  # of a call that was killed while it wrote
-            left.unlink()
-    # planned cases are entered first: a file whose entry was not written yet is then known as this call's own
-    record["cases"] = {**dict.fromkeys(names), **record["cases"]}
-    _write_record(target, record)
-    return record
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        entries = [entry for entry in record["cases"].values() if entry is not None]
-        if isinstance(record["recipe"], dict) and all({"source", "written", "notes"} <= set(e) for e in entries):
-            return record
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise InputError("this record cannot be read", where=path, fix="Choose an empty folder.", code="TARGET")
-
-
-def _refuse_other(target: Path, record: Mapping[str, Any], recipe: Mapping[str, Any], names: Sequence[str]) -> None:
-    if record["recipe"] != recipe:
-        raise InputError(
-            f"the folder was prepared by another recipe ({record['recipe']}, wanted {dict(recipe)})",
-            where=target,
-            fix="Choose an empty folder.",
-            code="TARGET",
-        )
-    others = sorted(name for name, entry in record["cases"].items() if entry and name not in names)
-    known = {f"{name}.nii.gz" for name in {*record["cases"], *names}}
-    for folder in ("images", "labels"):
-        files = (target / folder).iterdir() if (target / folder).is_dir() else ()
-        others += sorted(p.name for p in files if p.name not in known and not p.name.startswith("."))
-    if others:
-        raise InputError(
-            f"the folder holds {len(others)} cases that the source does not have: {', '.join(others[:5])}",
-            where=target,
-            fix="Choose an empty folder, or the source that it was prepared from.",
-            code="TARGET",
-        )
-
-
-def _write_record(target: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(target / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    odd = [case.name for case in cases if not _NAME.fullmatch(case.name) or case.name.startswith(".")]
+    if odd:
+        raise InputError(f"these names cannot be file names: {some(odd)}", where=source, fix="Rename.", code="NAME")

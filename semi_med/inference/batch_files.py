@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
+from semi_med.inference.dicom import find_series, is_dicom
 from semi_med.inference.io import IMAGE_SUFFIXES, case_name
 from semi_med.runtime import versions
 
@@ -33,36 +34,49 @@ class CaseRow(TypedDict):
 
 @dataclass(frozen=True)
 class BatchCase:
-    """One scan to segment and the file its label goes to."""
+    """One scan to segment and the file its label goes to.
+
+    Attributes:
+        name: of the case and its output.
+        image: the scan: a file, or the folder or archive of a DICOM series.
+        target: the label file.
+        series: of a DICOM folder, the number of the series that is meant; None if there is one.
+    """
 
     name: str
     image: Path
     target: Path
+    series: int | None = None
 
 
-def collect_cases(inputs: Sequence[Path], output: Path) -> list[BatchCase]:
+def collect_cases(inputs: Sequence[Path], output: Path, *, series: int | str | None = None) -> list[BatchCase]:
     """The scans that were named, and those in the folders that were named, with the names of their outputs.
 
-    Hidden files are passed over; folders are not searched deeper. Nothing is guessed from file names: a label in an
-    input folder is a scan like any other.
+    A folder holds either scans, of which hidden ones are passed over and which are not searched deeper, or one case as
+    DICOM at any depth, which is named after the folder. Nothing is guessed from file names: a label in an input folder
+    is a scan like any other.
 
     Args:
         inputs: files and folders.
         output: where the labels will be written.
+        series: of DICOM folders with several series: a number, the beginning of a hash, or "all".
 
     Raises:
-        ProblemsError: listing every input that does not exist, is no scan, or would overwrite something.
+        ProblemsError: listing every input that does not exist, is no scan, holds several series and none is chosen,
+            or would overwrite something.
         InputError: code NO_SCANS.
     """
     problems: list[SemiMedError] = []
-    images: dict[Path, Path] = {}  # by resolved path: what is named twice is segmented once
+    found: dict[tuple[Path, int | None], BatchCase] = {}  # what is named twice is segmented once
     for given in inputs:
         try:
-            images.update({path.resolve(): path for path in _scans(given, output)})
+            for name, path, number in _scans(given, output, series):
+                case = BatchCase(name, path, output / f"{name}_seg.nii.gz", number)
+                found.setdefault((path.resolve(), number), case)
         except InputError as error:
             problems.append(error)
-    cases = [BatchCase(case_name(path), path, output / f"{case_name(path)}_seg.nii.gz") for path in images.values()]
-    problems += _clashes(cases, set(images))
+    cases = list(found.values())
+    problems += _clashes(cases, {path for path, _ in found})
     if problems:
         raise ProblemsError(problems, title="inputs")
     if not cases:
@@ -70,18 +84,21 @@ def collect_cases(inputs: Sequence[Path], output: Path) -> list[BatchCase]:
     return cases
 
 
-def _scans(given: Path, output: Path) -> list[Path]:
+def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[str, Path, int | None]]:
+    """Case name, path and, where it was chosen, number of the series of each scan."""
     if not given.exists():
         raise InputError("this does not exist", where=given, fix="Check the path.", code="NOT_FOUND")
     if not given.is_dir():
-        if not given.name.lower().endswith(IMAGE_SUFFIXES):
-            raise InputError(
-                f"the file name ends in none of {', '.join(IMAGE_SUFFIXES)}",
-                where=given,
-                fix="Convert the scan to NIfTI; a DICOM series for example with dcm2niix.",
-                code="FORMAT",
-            )
-        return [given]
+        if given.name.lower().endswith(IMAGE_SUFFIXES):
+            return [(case_name(given), given, None)]
+        if is_dicom(given):
+            return _series_of(given, series)
+        raise InputError(
+            f"the file name ends in none of {', '.join(IMAGE_SUFFIXES)}, and it is no DICOM",
+            where=given,
+            fix="Convert the scan to NIfTI; of a DICOM series name the folder.",
+            code="FORMAT",
+        )
     if given.resolve() == output.resolve():
         raise InputError(
             "the output folder is also an input: the next run would take the results for scans",
@@ -92,24 +109,64 @@ def _scans(given: Path, output: Path) -> list[Path]:
     found = sorted(
         path for path in given.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES) and path.name[0] != "."
     )
+    if found and any(is_dicom(path) for path in given.iterdir() if path.is_file() and path not in set(found)):
+        raise InputError(
+            "this folder holds DICOM files and other scans",
+            where=given,
+            fix="Name the files that are meant, or give DICOM a folder of its own.",
+            code="MIXED_FORMATS",
+        )
+    if not found and is_dicom(given):
+        return _series_of(given, series)
     if not found:
         raise InputError(
-            f"this folder holds no file that ends in {', '.join(IMAGE_SUFFIXES)}",
+            f"this folder holds no file that ends in {', '.join(IMAGE_SUFFIXES)}, and no DICOM",
             where=given,
-            fix="Name the folder that holds the scans; a DICOM series is converted first, for example with dcm2niix.",
+            fix="Name the folder that holds the scans.",
             code="NO_SCANS",
         )
-    return found
+    return [(case_name(path), path, None) for path in found]
+
+
+def _series_of(given: Path, wanted: int | str | None) -> list[tuple[str, Path, int | None]]:
+    """The series of a DICOM folder that are meant; names come from the folder, never from what lies in it."""
+    name = case_name(given.resolve())
+    try:
+        found = find_series(given).series
+    except SemiMedError as error:
+        if error.code == "ARCHIVE":
+            raise
+        return [(name, given, None)]  # fails in its turn and is recorded, while the others go on
+    if not found or (wanted is None and len(found) == 1):
+        return [(name, given, None)]
+    text = "" if wanted is None else str(wanted).lower()
+    numbered = text.isdecimal() and len(text) < 6
+    chosen = [
+        one
+        for one in found
+        if text == "all" or (one.index == int(text) if numbered else bool(text) and one.uid_hash.startswith(text))
+    ]
+    if not chosen or (len(chosen) > 1 and text != "all"):
+        listed = "; ".join(one.line() for one in found[:20])
+        raise InputError(
+            f"this folder holds {len(found)} series: {listed}",
+            where=given,
+            fix="Choose with --series N or --series all, or name the folder of one series.",
+            code="SERIES",
+        )
+    if len(found) == 1:
+        return [(name, given, 1)]
+    return [(f"{name}_series{one.index}", given, one.index) for one in chosen]
 
 
 def _clashes(cases: Sequence[BatchCase], images: set[Path]) -> list[SemiMedError]:
     """Outputs that two cases share, and outputs that are somebody's input."""
     problems: list[SemiMedError] = []
-    seen: dict[Path, Path] = {}
+    seen: dict[Path, BatchCase] = {}
     for case in cases:
-        first = seen.setdefault(case.target, case.image)
-        if first is not case.image:
-            problem = f"its output {case.target.name} would also be that of {first}"
+        first = seen.setdefault(case.target, case)
+        if first is not case:
+            problem = f"its output {case.target.name} would also be that of {first.image}"
         elif case.target.resolve() in images:
             problem = f"its output {case.target.name} would overwrite an input"
         else:

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from semi_med.errors import InputError
+from semi_med.inference.axes import Wanted, plan_axes
 from semi_med.inference.byte_check import (
     COPY_AGAIN,
     MAX_TRAILING,
@@ -28,7 +29,6 @@ from semi_med.inference.byte_check import (
     trailing,
     truncated,
 )
-from semi_med.inference.nifti_check import squeezed_shape
 
 _MAX_HEADER = 2**20
 _NRRD_BYTES = {
@@ -58,11 +58,12 @@ class _Announced:
     packed: int | None = None  # bytes of the compressed payload
 
 
-def read_itk(path: Path) -> RawVolume:
+def read_itk(path: Path, wanted: Wanted) -> RawVolume:
     """Voxels and geometry of one NRRD or MetaImage file.
 
     Args:
         path: a file that ends in .nrrd, .mha or .mhd.
+        wanted: channels or a volume, if the caller knows of them.
 
     Returns:
         The volume, (i, j, k) in the order of the file, with its affine in RAS millimetres.
@@ -73,10 +74,12 @@ def read_itk(path: Path) -> RawVolume:
     check_regular_file(path)
     nrrd = path.name.lower().endswith(".nrrd")
     announced = _nrrd_header(path) if nrrd else _meta_header(path)
-    _, warnings = squeezed_shape(announced.shape, path=path)
-    warnings += _check_payload(announced, path)
+    if wanted.channels == 1 and wanted.volume is None:
+        plan_axes(announced.shape, wanted, path=path)  # refused before it is read
+    warnings = _check_payload(announced, path, image=wanted.image)
     array, affine = _read_with_sitk(path, image_io="NrrdImageIO" if nrrd else "MetaImageIO")
-    return RawVolume(array, affine, warnings=(*announced.warnings, *warnings))
+    plan = plan_axes(array.shape, wanted, path=path)
+    return RawVolume(plan.apply(array), affine, warnings=(*announced.warnings, *plan.warnings, *warnings))
 
 
 def _header_lines(path: Path, *, last: str) -> tuple[list[str], int]:
@@ -201,13 +204,13 @@ def _meta_payload(name: str, path: Path, offset: int) -> tuple[Path, int]:
     return payload, 0
 
 
-def _check_payload(announced: _Announced, path: Path) -> list[str]:
+def _check_payload(announced: _Announced, path: Path, *, image: bool) -> list[str]:
     """Counts the voxel bytes; compressed ones are decompressed to their end, without keeping them."""
     size = check_regular_file(announced.payload) - announced.offset
     available = None if announced.encoding == "raw" else size
     if announced.encoding == "bzip2":
         available = None  # packs constant data far tighter than deflate; the count below bounds it
-    needed = check_declared_size(announced.shape, announced.itemsize, available=available, path=path)
+    needed = check_declared_size(announced.shape, announced.itemsize, available=available, path=path, image=image)
     with decoding(path), announced.payload.open("rb") as stream:
         stream.seek(announced.offset)
         if announced.encoding == "raw":
@@ -260,7 +263,7 @@ def _count_zlib(stream: BinaryIO, *, packed: int | None, limit: int, path: Path)
 
 
 def _read_with_sitk(path: Path, *, image_io: str) -> tuple[np.ndarray, np.ndarray]:
-    """Array (i, j, k) and RAS affine."""
+    """Array (i, j, k, ...), components last, and RAS affine."""
     import SimpleITK
 
     try:
@@ -268,12 +271,12 @@ def _read_with_sitk(path: Path, *, image_io: str) -> tuple[np.ndarray, np.ndarra
         image = SimpleITK.ReadImage(str(path), imageIO=image_io)
     except RuntimeError as error:
         raise InputError("SimpleITK cannot read this file", where=path, fix=COPY_AGAIN, code="FORMAT") from error
-    shape = tuple(image.GetSize())
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        shape = (*shape, image.GetNumberOfComponentsPerPixel())
-    squeezed_shape(shape, path=path)
-    array = SimpleITK.GetArrayFromImage(image)
-    array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
+    array = SimpleITK.GetArrayFromImage(image)  # the slowest axis first, components last
+    components = array.ndim - image.GetDimension()
+    spatial = range(image.GetDimension())
+    array = array.transpose(*reversed(spatial), *(image.GetDimension() + n for n in range(components)))
+    if array.ndim < 3:
+        plan_axes(array.shape, Wanted(), path=path)
     size = image.GetDimension()
     direction = np.asarray(image.GetDirection(), dtype=np.float64).reshape(size, size)[:3, :3]
     affine = np.eye(4)

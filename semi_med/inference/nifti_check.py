@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from semi_med.errors import InputError
+from semi_med.inference.axes import Wanted, plan_axes
 from semi_med.inference.byte_check import (
     COPY_AGAIN,
     MAX_TRAILING,
@@ -22,9 +23,11 @@ from semi_med.inference.byte_check import (
     count_to_end,
     decoding,
     read_exactly,
+    read_voxels,
     trailing,
     truncated,
 )
+from semi_med.inference.intensities import ToFloat32
 
 # NIfTI-1 datatype codes (nifti1.h) of plain numbers, and the names of those that are no volume of numbers
 _NUMBERS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -34,39 +37,50 @@ _UNITS = {1: "metres", 3: "micrometres"}
 _GZIP = b"\x1f\x8b"
 
 
-def read_nifti(path: Path) -> RawVolume:
+def read_nifti(path: Path, wanted: Wanted) -> RawVolume:
     """Voxels and geometry of one `.nii` or `.nii.gz` file.
 
     The affine is the sform if its code is above 0, else the qform, else made of the voxel sizes with a warning.
 
     Args:
         path: the file.
+        wanted: an image is converted to float32 while it is read; a label keeps the data type of the file.
 
     Returns:
-        The volume in the data type of the file; trailing axes of length 1 are dropped with a warning.
+        The volume; trailing axes of length 1 are dropped with a warning.
 
     Raises:
-        InputError: code EMPTY_FILE, FORMAT, HEADER, DTYPE, NDIM, TOO_LARGE, TRUNCATED, CORRUPT, AFFINE or SPACING.
+        InputError: code EMPTY_FILE, FORMAT, HEADER, DTYPE, NDIM, VOLUME, TOO_LARGE, TRUNCATED, CORRUPT, AFFINE,
+            SPACING, or if `wanted.strict` QS_MISMATCH.
+        ResourceError: code MEMORY.
     """
     size = check_regular_file(path)
     compressed = path.name.lower().endswith(".gz")
     _check_first_bytes(path, compressed=compressed)
-    with decoding(path), cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb")) as stream:
+    with decoding(path), _opened(path, compressed=compressed) as stream:
         header, header_size = _read_header(stream, path)
         dtype = _check_dtype(header, path)
-        shape, warnings = _check_shape(header, path)
+        stored = _check_shape(header, path)
+        plan = plan_axes(stored, wanted, path=path)
         offset = _check_offset(header, header_size, path)
-        needed = check_declared_size(shape, dtype.itemsize, available=size if compressed else None, path=path)
+        packed = size if compressed else None
+        needed = check_declared_size(stored, dtype.itemsize, available=packed, path=path, image=wanted.image)
         if not compressed and size < offset + needed:
             raise truncated(path, needed=needed, found=max(size - offset, 0))
+        affine, geometry_warnings = _affine(header, stored[:3], path, strict=wanted.strict)
+        slope, inter, scaling_warnings = _scaling(header)
         read_exactly(stream, needed=offset - header_size, path=path)
-        data = read_exactly(stream, needed=needed, path=path)
+        convert = ToFloat32(slope, inter) if wanted.image else None
+        array = read_voxels(stream, stored, dtype, convert=convert, path=path)
         rest = count_to_end(stream, limit=MAX_TRAILING, path=path) if compressed else size - offset - needed
-    array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F")
-    affine, geometry_warnings = _affine(header, shape, path)
-    slope, inter, scaling_warnings = _scaling(header)
-    warnings += [*trailing(rest), *geometry_warnings, *scaling_warnings]
-    return RawVolume(array, affine, slope, inter, tuple(warnings))
+    warnings = (*plan.warnings, *trailing(rest), *geometry_warnings, *scaling_warnings)
+    if convert is not None:
+        return RawVolume(plan.apply(array), affine, warnings=warnings, convert=convert)
+    return RawVolume(plan.apply(array), affine, slope, inter, warnings)
+
+
+def _opened(path: Path, *, compressed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb", buffering=0))
 
 
 def _check_first_bytes(path: Path, *, compressed: bool) -> None:
@@ -144,7 +158,7 @@ def _check_dtype(header: Any, path: Path) -> np.dtype:
     return np.dtype(header.endianness + _NUMBERS[code])
 
 
-def _check_shape(header: Any, path: Path) -> tuple[tuple[int, ...], list[str]]:
+def _check_shape(header: Any, path: Path) -> tuple[int, ...]:
     dims = [int(size) for size in header["dim"]]
     if not 1 <= dims[0] <= 7:
         raise InputError(
@@ -154,34 +168,7 @@ def _check_shape(header: Any, path: Path) -> tuple[tuple[int, ...], list[str]]:
     if min(shape) < 1:
         text = " x ".join(str(size) for size in shape)
         raise InputError(f"the header gives an impossible shape ({text})", where=path, fix=COPY_AGAIN, code="HEADER")
-    return squeezed_shape(shape, path=path)
-
-
-def squeezed_shape(shape: tuple[int, ...], *, path: Path) -> tuple[tuple[int, ...], list[str]]:
-    """The three axes of a volume; trailing axes of length 1 go with a warning, anything else is refused.
-
-    Raises:
-        InputError: code NDIM, for 2D, and for more than three axes longer than 1.
-    """
-    text = " x ".join(str(size) for size in shape)
-    if len(shape) < 3:
-        raise InputError(
-            f"a volume with three axes is wanted, this has {len(shape)} ({text})",
-            where=path,
-            fix="Save a single slice as a volume with one slice (i x j x 1).",
-            code="NDIM",
-        )
-    if len(shape) > 3 and any(size != 1 for size in shape[3:]):
-        raise InputError(
-            f"a volume with three axes is wanted, this has {len(shape)} ({text}): "
-            "several time points, channels or directions",
-            where=path,
-            fix="Save the volume that is meant as a file of its own; channels are one file each.",
-            code="NDIM",
-        )
-    if len(shape) > 3:
-        return shape[:3], [f"SQUEEZED: trailing axes of length 1 were dropped ({text})"]
-    return shape, []
+    return shape
 
 
 def _check_offset(header: Any, header_size: int, path: Path) -> int:
@@ -197,7 +184,7 @@ def _check_offset(header: Any, header_size: int, path: Path) -> int:
     return int(offset)
 
 
-def _affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[np.ndarray, list[str]]:
+def _affine(header: Any, shape: tuple[int, ...], path: Path, *, strict: bool) -> tuple[np.ndarray, list[str]]:
     unit = _UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
         raise InputError(
@@ -208,15 +195,15 @@ def _affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[np.ndarray
         )
     sform = np.asarray(header.get_sform(), dtype=np.float64) if int(header["sform_code"]) > 0 else None
     qform = _qform(header) if int(header["qform_code"]) > 0 else None
+    zooms = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if sform is not None:
-        return sform, _difference(sform, qform, shape)
+        return sform, [*_difference(sform, qform, shape, path, strict=strict), *_other_zooms(sform, zooms)]
     if qform is not None:
         return qform, []
     if int(header["qform_code"]) > 0:
         raise InputError(
             "the qform quaternion or its voxel sizes are no numbers", where=path, fix=COPY_AGAIN, code="AFFINE"
         )
-    zooms = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if not np.all(np.isfinite(zooms)) or np.any(zooms == 0):
         raise InputError(
             f"neither an orientation nor usable voxel sizes are given ({zooms.tolist()})",
@@ -242,15 +229,41 @@ def _qform(header: Any) -> np.ndarray | None:
     return qform if np.all(np.isfinite(qform)) else None
 
 
-def _difference(sform: np.ndarray, qform: np.ndarray | None, shape: tuple[int, ...]) -> list[str]:
-    """A warning if the two frames of a header place some corner more than 0.01 mm apart."""
-    if qform is None or not np.all(np.isfinite(sform)):
+def _difference(
+    sform: np.ndarray, qform: np.ndarray | None, shape: tuple[int, ...], path: Path, *, strict: bool
+) -> list[str]:
+    """A warning if the two frames of a header place some corner more than 0.01 mm apart.
+
+    Raises:
+        InputError: code QS_MISMATCH, if it is more than one voxel and `strict`.
+    """
+    sizes = np.linalg.norm(sform[:3, :3], axis=0)
+    if qform is None or not np.all(np.isfinite(sform)) or not np.all(np.isfinite(sizes)) or np.any(sizes == 0):
         return []
     corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])], dtype=float)
     distance = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
     if distance <= 0.01:
         return []
-    return [f"QS_MISMATCH: sform and qform differ by up to {distance:.2f} mm; the sform is used"]
+    text = f"sform and qform differ by up to {distance:.2f} mm"
+    if strict and distance > sizes.min():
+        raise InputError(
+            f"{text}, more than the {sizes.min():.3g} mm of a voxel: which of them is right cannot be known",
+            where=path,
+            fix="Look at the scan beside its label, then write one frame into both; "
+            "`semi-med convert` keeps the sform.",
+            code="QS_MISMATCH",
+        )
+    return [f"QS_MISMATCH: {text}; the sform is used"]
+
+
+def _other_zooms(sform: np.ndarray, zooms: np.ndarray) -> list[str]:
+    """A warning if the header gives voxel sizes beside the sform that are not the sform's."""
+    sizes = np.linalg.norm(sform[:3, :3], axis=0)
+    with np.errstate(invalid="ignore"):
+        if np.all(np.abs(np.abs(zooms) - sizes) <= 0.01 * sizes):
+            return []
+    given, used = (", ".join(f"{value:.4g}" for value in values) for values in (zooms, sizes))
+    return [f"ZOOMS: the header gives voxels of {given} mm beside an sform of {used} mm; the sform is used"]
 
 
 def _scaling(header: Any) -> tuple[float, float, list[str]]:

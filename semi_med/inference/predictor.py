@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ class Predictor:
         self.bundle = bundle
         self.device = device
         # in place of the bundle's own loader, so that no file goes round the checks
-        reader: Any = ScanReader(nonfinite="replace")  # MONAI takes instances, its annotation names only classes
+        self._reader = ScanReader(nonfinite="replace")
+        reader: Any = self._reader  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
 
     @classmethod
@@ -101,11 +102,14 @@ class Predictor:
         )
         return cls(opened, device=found)
 
-    def __call__(self, path: str | Path | Sequence[str | Path]) -> Prediction:
+    def __call__(
+        self, path: str | Path | Sequence[str | Path], *, dicom: Mapping[str, Any] | None = None
+    ) -> Prediction:
         """Segments one scan.
 
         Args:
-            path: a file, or one file per channel.
+            path: a file or the folder of a DICOM series, or one of them per channel.
+            dicom: choices for DICOM series, see `semi_med.inference.dicom.read_dicom`.
 
         Returns:
             The label on the grid of the scan, whatever its orientation, spacing and size.
@@ -115,6 +119,7 @@ class Predictor:
             ResourceError: code MEMORY.
         """
         started = time.perf_counter()
+        self._reader.dicom = dict(dicom or {})
         files = [str(path)] if isinstance(path, str | Path) else [str(name) for name in path]
         try:
             label, affine, warnings = self._segment(files)
@@ -205,20 +210,24 @@ def predict(
     largest_component: bool | None = None,
     device: str | torch.device | None = None,
     weights: str | Path | None = None,
+    series: int | str | None = None,
+    dicom: Mapping[str, Any] | None = None,
     report: Callable[[CaseRow, int, int], None] | None = None,
 ) -> list[CaseRow]:
-    """Segments files and folders of scans; a case that fails is recorded and the others go on.
+    """Segments files, folders of scans and DICOM series; a case that fails is recorded and the others go on.
 
     Writes `<case>_seg.nii.gz` for every case, `volumes.csv` and `run.json`, each at once or not at all.
 
     Args:
         bundle: see `Predictor.load`.
-        inputs: scans and folders of scans.
+        inputs: scans, folders of scans, and folders or zip archives of DICOM series.
         output: folder for the results; made if it is not there.
         network: see `Predictor.load`.
         largest_component: see `Predictor.load`.
         device: see `Predictor.load`.
         weights: see `Predictor.load`.
+        series: of DICOM folders with several: a number, the beginning of a hash, or "all".
+        dicom: `gaps`, `tilt` and `burned_in` of `semi_med.inference.dicom.read_dicom`.
         report: called after every case with its row, the number of finished cases and the number of all.
 
     Returns:
@@ -229,7 +238,7 @@ def predict(
         ResourceError: if the device cannot be used, or the disk is full.
     """
     output = Path(output)
-    cases = collect_cases([Path(path) for path in inputs], output)
+    cases = collect_cases([Path(path) for path in inputs], output, series=series)
     make_output_folder(output)
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
@@ -244,12 +253,13 @@ def predict(
         "window": list(predictor.bundle.inferer.window),
         "stride": list(predictor.bundle.inferer.stride),
         "amp": predictor.bundle.inferer.amp,
+        "dicom": {"series": series, **(dicom or {})},
     }
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     rows: list[CaseRow] = []
     try:
         for case in cases:
-            rows.append(_predict_case(predictor, case))
+            rows.append(_predict_case(predictor, case, dict(dicom or {})))
             if report is not None:
                 report(rows[-1], len(rows), len(cases))
     finally:  # an interrupted run keeps its record
@@ -264,7 +274,7 @@ def predict(
     return rows
 
 
-def _predict_case(predictor: Predictor, case: BatchCase) -> CaseRow:
+def _predict_case(predictor: Predictor, case: BatchCase, dicom: Mapping[str, Any]) -> CaseRow:
     started = time.perf_counter()
     row = CaseRow(
         case=case.name,
@@ -279,7 +289,7 @@ def _predict_case(predictor: Predictor, case: BatchCase) -> CaseRow:
         seconds=0.0,
     )
     try:
-        prediction = predictor(case.image)
+        prediction = predictor(case.image, dicom={**dicom, "series": case.series})
         write_label(case.target, prediction.label, affine=prediction.affine)
     except SemiMedError as error:
         if error.code == "DISK_FULL":  # every further case would fail alike

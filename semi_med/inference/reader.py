@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from semi_med.errors import InputError
-from semi_med.inference.io import IMAGE_SUFFIXES, Scan, read_image
+from semi_med.inference.dicom import is_dicom
+from semi_med.inference.io import READ_SUFFIXES, Scan, read_image
 
 _SAME_PLACE = 0.1  # voxels by which the corners of two channels may lie apart
 
@@ -20,21 +21,31 @@ _SAME_PLACE = 0.1  # voxels by which the corners of two channels may lie apart
 class ScanReader(ImageReader):
     """Reads scans for `LoadImaged`, verified whole and with an affine in RAS millimetres.
 
-    One file is a volume without a channel axis; a list of files is one channel each, `(C, i, j, k)`.
+    One file, or one folder with a DICOM series, is a volume without a channel axis; a list of them is one channel each,
+    `(C, i, j, k)`. A file that holds all channels, as a picture in colour does, gives `(C, i, j, k)` too.
     The metadata has `affine`, `original_affine`, `spatial_shape`, `space`, `original_channel_dim` and `warnings` (one
     text, empty if nothing was odd, so that cases with and without warnings make a batch).
 
     Args:
         nonfinite: what happens to NaN and infinite voxels, see `semi_med.inference.io.read_image`.
+        dicom: choices for DICOM series, see `semi_med.inference.dicom.read_dicom`.
+        channels: a fourth axis of this length in one file is the channels; without it, four axes are an error.
     """
 
-    def __init__(self, nonfinite: Literal["error", "replace"] = "error") -> None:
+    def __init__(
+        self,
+        nonfinite: Literal["error", "replace"] = "error",
+        dicom: Mapping[str, Any] | None = None,
+        channels: int = 1,
+    ) -> None:
         super().__init__()
+        self.channels = channels
         self.nonfinite = nonfinite
+        self.dicom = dict(dicom or {})
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether every file name ends in one of `IMAGE_SUFFIXES`."""
-        return all(str(name).lower().endswith(IMAGE_SUFFIXES) for name in ensure_tuple(filename))
+        """Whether every file name ends in one of `READ_SUFFIXES`, or is DICOM."""
+        return all(str(name).lower().endswith(READ_SUFFIXES) or is_dicom(name) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
         """The paths as they are.
@@ -56,17 +67,20 @@ class ScanReader(ImageReader):
         Raises:
             InputError: if a file is not sound, or the channels do not lie on one grid.
         """
-        scans = [read_image(path, nonfinite=self.nonfinite) for path in img]
+        channels = self.channels if len(img) == 1 else 1
+        scans = [read_image(path, nonfinite=self.nonfinite, channels=channels, dicom=self.dicom) for path in img]
         for path, scan in zip(img[1:], scans[1:], strict=True):
             _check_same_grid(scans[0], scan, path)
         array = scans[0].array if len(scans) == 1 else np.stack([scan.array for scan in scans])
+        if len(scans) == 1 and array.ndim == 4:
+            array = np.moveaxis(array, 3, 0)
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: scans[0].affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: scans[0].affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(scans[0].array.shape),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(scans[0].array.shape[:3]),
             MetaKeys.SPACE: SpaceKeys.RAS,
             # MONAI's sign for "there is no channel axis" is NaN
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(scans) == 1 else 0,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == 3 else 0,
             "warnings": "\n".join(dict.fromkeys(warning for scan in scans for warning in scan.warnings)),
         }
         return array, meta

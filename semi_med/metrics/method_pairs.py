@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semi_med.errors import InputError
-from semi_med.metrics.case import METRICS, Row
+from semi_med.metrics.case import METRICS, OVERLAPS, Row
 from semi_med.metrics.crossed import mean_of
 
 Runs = Mapping[int, Sequence[Row]]
@@ -24,7 +24,9 @@ class PairedRuns(NamedTuple):
         seeds: those that all methods have.
         cases: test cases, in order of `values`.
         units: number of the subject of each case (cases,).
-        n_undefined: (seed, case, class) values left out because at least one method has none.
+        n_undefined: (seed, case, class) values left out because at least one method has none. An overlap has none
+            where label and prediction are empty; beside a method that found something there it counts as 1, as that
+            one's counts as 0, so that a class that is invented is not overlooked.
         left_out: seeds that only some methods have.
     """
 
@@ -77,6 +79,10 @@ def pair_runs(methods: Sequence[Runs], *, subjects: Mapping[str, str] | None, me
             for runs in tables
         ]
     )
+    if metric in OVERLAPS:
+        empty = [[_both_empty(runs[seed]) for seed in seeds] for runs in methods]
+        right = np.array([[[[(c, v) in table for v in classes] for c in cases] for table in runs] for runs in empty])
+        cells = np.where(right & np.isfinite(cells).any(axis=0), 1.0, cells)
     defined = np.isfinite(cells).all(axis=0)
     counts = defined.sum(axis=-1)
     sums = np.where(defined, cells, 0.0).sum(axis=-1)
@@ -101,6 +107,11 @@ def _values(rows: Sequence[Row], metric: str) -> dict[tuple[str, int], float]:
             raise InputError(problem, where=key[0], fix="Remove one", code="CASES")
         found[key] = float(row[metric])
     return found
+
+
+def _both_empty(rows: Sequence[Row]) -> set[tuple[str, int]]:
+    """Case and class of the values that are undefined because there was nothing to find and nothing was found."""
+    return {(row["case"], row["class"]) for row in rows if row.get("status") == "both empty"}
 
 
 def _same_keys(tables: Sequence[Mapping[tuple[str, int], float]]) -> list[tuple[str, int]]:

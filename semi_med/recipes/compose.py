@@ -93,11 +93,16 @@ def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`: dictionaries are merged key by key, anything else is replaced."""
+    """`over` laid on `base`: dictionaries are merged key by key, anything else is replaced.
+
+    A dictionary with `"_replace_": true` takes the place of the one below it as a whole.
+    """
+    if over.get("_replace_"):
+        return {key: value for key, value in over.items() if key != "_replace_"}
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
     return merged
 
 
@@ -208,6 +213,7 @@ def compose_readme(*, method: str, task: str) -> str:
     notes = HERE / "methods" / method / f"{task}.md"
     return environment.from_string(template).render(
         bundle=f"{method}_{task}",
+        task_name=task,
         method=_part(f"methods/{method}", "about"),
         task=_part(f"tasks/{task}", "about"),
         config=config,
@@ -225,8 +231,16 @@ def _shown(value: Any, *, method: str, task: str) -> str:
 
 
 def _write_lists(task: str, folder: Path) -> None:
-    if task != "la":
-        return
-    from semi_med.datasets.la import write_lists
+    """The published lists of the task's data set, where it has some."""
+    from semi_med.datasets import brats2019, la, pancreas_ct
+    from semi_med.datasets.lists import write_all
 
-    write_lists(folder)
+    known = {
+        "la": la.build_lists,
+        "pancreas": lambda: pancreas_ct.build_lists("A"),
+        "pancreasb": lambda: pancreas_ct.build_lists("B"),
+        "brats": lambda: brats2019.build_lists("flair"),
+        "bratsregions": lambda: brats2019.build_lists("regions"),
+    }
+    if task in known:
+        write_all(known[task](), folder)

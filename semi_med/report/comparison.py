@@ -122,6 +122,9 @@ def _card(found: Analysis, labeled: int) -> dict[str, Any]:
         "worse in these runs": f"{here} no: even the best method, {best.name}, is worse than {baseline}",
         "no clear difference": f"No clear difference between {baseline} and {best.name}, the best method",
     }
+    if word == "better" and not best.verdict.holds:
+        word = "no clear difference"
+        headlines[word] = f"Perhaps: {best.name} is ahead of {baseline}, but as the best of several it may be by chance"
     facts = [
         f"Mean Dice {points(difference.mean_a)} against {points(difference.mean_b)}, in points of 100.",
         f"Of {difference.n_cases} test cases better in {difference.wins}, equal in {difference.ties}, worse in "

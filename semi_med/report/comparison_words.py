@@ -25,6 +25,7 @@ class MethodVerdict:
     word: Word
     sentence: str
     cautions: tuple[str, ...] = ()
+    holds: bool = True  # also when it is taken into account that the method was picked as the best
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def judge_method(
         choice: set if the method was picked because it is the best.
     """
     word = _word(found)
-    return MethodVerdict(word, _sentence(found, word, name, baseline, labels, share), _cautions(found, word, choice))
+    holds = choice is None or choice.best_of < 2 or choice.difference.low > 0 or choice.difference.high < 0
+    sentence = _sentence(found, word, name, baseline, labels, share)
+    return MethodVerdict(word, sentence, _cautions(found, word, choice), holds)
 
 
 def points(value: float, *, sign: bool = False) -> str:

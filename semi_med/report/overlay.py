@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from semi_med.errors import InputError
+from semi_med.inference import grids
 from semi_med.inference.io import Scan, read_image, read_label
 from semi_med.metrics.evaluate import check_same_grid
 from semi_med.report.figures import WIDTH, short
@@ -90,10 +90,7 @@ def load_drawing(case: CaseView, *, runs: Sequence[str]) -> Drawing:
 
 def to_ras(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     """Swap and flip axes so that i, j, k run towards right, anterior, superior; return the array and its spacing."""
-    turn = nibabel.io_orientation(scan.affine)
-    spacing = np.empty(3)
-    spacing[turn[:, 0].astype(int)] = np.linalg.norm(scan.affine[:3, :3], axis=0)
-    return np.asarray(nibabel.apply_orientation(scan.array, turn)), spacing
+    return grids.to_ras(scan.array, scan.affine)
 
 
 def centre_of(label: np.ndarray, predictions: Sequence[np.ndarray]) -> tuple[int, int, int]:

@@ -136,10 +136,10 @@ def test_each_file_is_read_once(sections, monkeypatch):
     opened, lock = [], threading.Lock()
 
     def counting(read):
-        def wrapped(path):
+        def wrapped(path, **settings):
             with lock:
                 opened.append(path)
-            return read(path)
+            return read(path, **settings)
 
         return wrapped
 

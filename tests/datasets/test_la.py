@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from semi_med.data.data_list import load_data_list
 from semi_med.datasets import la
-from semi_med.datasets.la import crop_interval, prepare
+from semi_med.datasets.boxes import crop_interval
+from semi_med.datasets.la import MARGIN, prepare
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_image, read_label
 
@@ -74,7 +75,7 @@ def state(folder):
     ],
 )
 def test_the_crop_is_the_label_enlarged_to_112_plus_15_on_each_side(low, high, size, expected):
-    assert crop_interval(low, high, size, least=112) == expected
+    assert crop_interval(low, high, size, least=112, margin=MARGIN) == expected
 
 
 # ---- the challenge's layout ----------------------------------------------------------------------------------------
@@ -236,9 +237,9 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
 def test_a_file_that_was_written_without_its_record_is_made_again(tmp_path):
     cropped(tmp_path / "source", "A")
     prepare(tmp_path / "source", tmp_path / "target")
-    record = json.loads((tmp_path / "target/prepared.json").read_text())
+    record = json.loads((tmp_path / "target/dataset.json").read_text())
     record["cases"]["A"] = None  # as after a kill between the two
-    (tmp_path / "target/prepared.json").write_text(json.dumps(record))
+    (tmp_path / "target/dataset.json").write_text(json.dumps(record))
     (tmp_path / "target/labels/A.nii.gz").unlink()
     assert prepare(tmp_path / "source", tmp_path / "target").written == ("A",)
     assert (tmp_path / "target/labels/A.nii.gz").is_file()

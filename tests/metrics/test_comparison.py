@@ -281,3 +281,28 @@ def test_no_share_is_given_of_a_gap_that_is_not_there(ceiling, reason):
 def test_a_share_is_of_an_overlap_only():
     with pytest.raises(InputError, match="wanted one of dice, jaccard"):
         share_of_gap(runs(BASE), runs(BASE), runs(BASE), metric="hd95_mm")
+
+
+# -- a class that is not there
+
+
+def absent(case, found):
+    """Nothing to find: undefined if nothing was found, else 0."""
+    return row(case, 0.0 if found else NAN, value=2, status="empty label" if found else "both empty")
+
+
+def test_a_method_that_invents_a_class_loses_to_one_that_does_not():
+    a = {1: [row("x", 0.8), absent("x", False), row("y", 0.8), absent("y", False)]}
+    b = {1: [row("x", 0.8), absent("x", True), row("y", 0.8), absent("y", False)]}
+    found = compare_methods(a, b)
+    assert found.by_case == pytest.approx({"x": 0.5, "y": 0.0})  # (0.8 + 1) / 2 against (0.8 + 0) / 2
+    assert found.n_undefined == 1  # class 2 of y, where both are right
+    assert compare_methods(b, a).mean == pytest.approx(-found.mean)
+
+
+def test_a_value_that_is_missing_for_another_reason_is_left_out():
+    a = {1: [row("x", 0.8), row("x", NAN, value=2, status="missing")]}
+    b = {1: [row("x", 0.6), row("x", 0.1, value=2, status="ok")]}
+    found = compare_methods(a, b)
+    assert found.mean == pytest.approx(0.2)
+    assert found.n_undefined == 1
