@@ -19,6 +19,7 @@ from semi_med.errors import InputError
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
+_NETWORKS = ("network_def", "peer_def")
 _ADDED_BY_TOOLS = {
     # MONAI's experiment tracking and MONAI Label add these to a configuration.
     *("displayable_configs", "tracking", "tracking_uri", "experiment_name", "run_name", "execute_config"),
@@ -60,6 +61,7 @@ def check_settings(bundle_root: str | Path, *configs: str) -> None:
             continue
         fix = _advice(id_, [*known, *(f"{parent}::{name}" for name in choices)], bundle_root)
         raise InputError(f"there is no setting --{_shown(id_)}", fix=fix, code="SETTING")
+    _change_both_networks(parser, known)
 
 
 def _advice(id_: str, known: Sequence[str], bundle_root: str | Path) -> str:
@@ -89,6 +91,31 @@ def _mean_what_is_said(parser: ConfigParser | None, known: Mapping[str, Any]) ->
         place[int(last) if isinstance(place, list) else last] = value
     # The parser reads its configuration again before the next item.
     parser.ref_resolver.reset()
+
+
+def _change_both_networks(parser: ConfigParser | None, known: Mapping[str, Any]) -> None:
+    """What is changed in `network_def` goes for `peer_def` too, but where the bundle or the caller says otherwise.
+
+    A bundle writes both out. A network that is replaced as a whole is replaced alone.
+    """
+    if parser is None:
+        return
+    networks = [*(known.get(name) for name in _NETWORKS), *(_config(parser).get(name) for name in _NETWORKS)]
+    if not all(isinstance(network, Mapping) for network in networks):
+        return
+    own, twin, first, second = (dict(network) for network in networks if isinstance(network, Mapping))
+    if first["_target_"] != own["_target_"]:
+        return  # another network altogether, for the first alone
+    unset = object()
+    changed = {
+        name: value
+        for name, value in first.items()
+        if value != own.get(name, unset) and own.get(name, unset) == twin.get(name, unset) == second.get(name, unset)
+    }
+    if changed:
+        place: Any = parser.config
+        place["peer_def"] |= changed
+        parser.ref_resolver.reset()
 
 
 def _is_text(default: Any) -> bool:

@@ -199,6 +199,23 @@ def test_the_supervised_bundle_trains_without_looking_at_an_unlabeled_scan(
     assert {"supervised", "loss"} <= rows(tmp_path / "run")[0].keys()
 
 
+def test_a_change_of_the_network_goes_for_both_networks(run_tiny: Any, runs: list[int], tmp_path: Path) -> None:
+    for key in [key for key in run_tiny.settings if key.startswith("peer_def#")]:
+        run_tiny.settings.pop(key)
+    run_tiny(output_dir=str(tmp_path / "run"))
+    config = json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())
+    assert config["peer_def"].pop("upsampling") == "interpolated"
+    assert config["network_def"].pop("upsampling") == "transposed"
+    assert config["peer_def"] == config["network_def"]
+    assert config["network_def"]["base_filters"] == 2
+
+
+def test_a_network_that_is_named_is_changed_alone(run_tiny: Any, runs: list[int], tmp_path: Path) -> None:
+    run_tiny(output_dir=str(tmp_path / "run"), **{"peer_def#base_filters": 3})
+    config = json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())
+    assert (config["network_def"]["base_filters"], config["peer_def"]["base_filters"]) == (2, 3)
+
+
 # ---- resume --------------------------------------------------------------------------------------------------------
 
 
