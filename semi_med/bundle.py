@@ -137,13 +137,18 @@ def check_data(
     data_list_file: str | Path | None = None,
     dataset_dir: str | Path | None = None,
     needs_unlabeled: bool = True,
+    transductive: bool = False,
+    allow_missing_class: bool = False,
 ) -> None:
     """Look at every file of the training side before anything is trained; the test section only by name.
+
+    Unlabelled scans that are those of the test too, and a class that no labelled scan shows, are refused unless
+    `transductive` and `allow_missing_class` say that it is meant so.
 
     Raises:
         ProblemsError: every problem of the data at once.
     """
-    from semi_med.data.validation import check_sections
+    from semi_med.data.validation import Options, check_sections
 
     sections: dict[str, list[dict[str, Any]]] = {
         "labeled": [dict(item) for item in labeled],
@@ -157,7 +162,11 @@ def check_data(
             sections["test"] = listed["test"]
     needed = ("labeled", "unlabeled", "validation") if needs_unlabeled else ("labeled", "validation")
     findings = check_sections(
-        sections, labels=range(classes), sections_needed=needed, title="the data cannot be trained on"
+        sections,
+        labels=range(classes),
+        sections_needed=needed,
+        title="the data cannot be trained on",
+        options=Options(transductive=transductive, allow_missing_class=allow_missing_class),
     )
     log = logging.getLogger("semi_med")
     for note in findings.notes:

@@ -170,13 +170,14 @@ def sections_of(tiny_data: Any) -> dict[str, Any]:
     return bundle.load_sections(tiny_data.data_list, tiny_data.folder)
 
 
-def check(tiny_data: Any, **changes: Any) -> None:
+def check(tiny_data: Any, *, options: dict[str, bool] | None = None, **changes: Any) -> None:
     sections = {**sections_of(tiny_data), **changes}
     bundle.check_data(
         *(sections[name] for name in ("labeled", "unlabeled", "validation")),
         classes=2,
         data_list_file=tiny_data.data_list,
         dataset_dir=tiny_data.folder,
+        **(options or {}),
     )
 
 
@@ -190,6 +191,12 @@ def test_a_test_case_among_the_unlabeled_is_a_leak(tiny_data: Any) -> None:
     with pytest.raises(ProblemsError) as found:
         check(tiny_data, unlabeled=[*sections["unlabeled"], leak])
     assert [problem.code for problem in found.value.problems] == ["LEAKAGE"]
+
+
+def test_a_test_case_among_the_unlabeled_can_be_meant(tiny_data: Any) -> None:
+    sections = sections_of(tiny_data)
+    shared = {key: value for key, value in sections["test"][0].items() if key != "label"}
+    check(tiny_data, options={"transductive": True}, unlabeled=[*sections["unlabeled"], shared])
 
 
 def test_every_problem_of_the_data_is_told_at_once(tiny_data: Any) -> None:
