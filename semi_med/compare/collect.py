@@ -12,13 +12,18 @@ from typing import Any
 
 from semi_med.compare.job import is_done, predictions_of, record_of, table_of
 from semi_med.compare.plan import Job, Plan, about
-from semi_med.compare.stages import stages_of
+from semi_med.compare.stages import Stage, stages_of
 from semi_med.data.data_list import DataList, load_data_list
 from semi_med.data.subsets import subject_of
 from semi_med.errors import InputError
 from semi_med.report.comparison_views import ComparisonView, RunResult
 
-_PLACES = ("bundle_root", "dataset_dir", "output_dir", "data_list_file", "pretrained", "resume")
+_PLACES = ("bundle_root", "dataset_dir", "output_dir", "data_list_file", "pretrained", "resume", "cache_dir")
+_NOT_TOLD = (*_PLACES, "rank", "world_size", "unlabeled_data", "needs_unlabeled", "run", "training", "labeled")
+_COMPONENTS = (
+    *("network_def", "peer_def", "method", "optimizer", "lr_scheduler", "labeled_augment", "unlabeled_augment"),
+    *("train#labeled_view", "train#unlabeled_view"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,50 @@ def _result(plan: Plan, job: Job, folder: Path, listed: DataList) -> RunResult:
 
 
 def settings_of(plan: Plan, job: Job, folder: Path) -> dict[str, Any]:
-    """What a run was trained with, without places on a machine."""
+    """All that a run was trained with: its recipe's numbers and what was changed, without places on a machine."""
     *earlier, last = stages_of(plan, job, folder)
-    try:
-        record = json.loads((last.folder / "run.json").read_text(encoding="utf-8"))
-        found = {**record["settings"], **record["changed"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        found = dict(last.settings)
-    shown = {name: value for name, value in found.items() if name not in _PLACES}
+    found = {**_of_config(last.folder / "configs" / "train.json"), **_of_record(last)}
+    shown = {
+        name: value
+        for name, value in found.items()
+        if name.split("#")[-1] not in _NOT_TOLD and not (isinstance(value, str) and Path(value).is_absolute())
+    }
     for stage in earlier:
         shown["earlier run"] = f"{stage.method}, {stage.iterations} iterations"
     return {**shown, "data list": job.data_list}
+
+
+def _of_record(stage: Stage) -> dict[str, Any]:
+    """What the run itself wrote down, what was changed last."""
+    try:
+        record = json.loads((stage.folder / "run.json").read_text(encoding="utf-8"))
+        return {**record["settings"], **record["changed"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return dict(stage.settings)
+
+
+def _of_config(path: Path) -> dict[str, Any]:
+    """The numbers and words of a configuration: those on top, and those of the components that decide a training."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {name: value for name, value in config.items() if _is_plain(value)}
+    for name in _COMPONENTS:
+        part: Any = config
+        for key in name.split("#"):
+            part = part.get(key) if isinstance(part, Mapping) else None
+        for key, value in part.items() if isinstance(part, Mapping) else ():
+            if _is_plain(value):
+                found[f"{name}#{key}".replace("#_target_", "")] = value
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Neither an expression, a reference nor a component."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_plain(one) for one in value)
+    return not isinstance(value, Mapping) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
 
 
 def _summary(plan: Plan, listed: DataList) -> dict[str, Any]:

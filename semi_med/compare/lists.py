@@ -14,7 +14,7 @@ from semi_med.data.subsets import check_apart, counts_scans, draw_labeled, pool_
 from semi_med.errors import InputError
 
 ALL = "all_labeled"
-_PUBLISHED = re.compile(r"labeled_(\d+)\.json")
+_LISTS_OF_A_BUNDLE = re.compile(r"/data_lists/([a-z_]*)%02d([a-z_]*)\.json'")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class RunLists:
 
 
 def find_base(task: str, *, dataset_dir: Path, data_list: Path | None) -> Base:
-    """The base list that was named, else the published lists of the task, else `data_list.json` of the data set.
+    """The base list that was named, else the published lists of the task, else one of the data set.
+
+    That is `data_list.json`, or `all_labeled.json` as `semi-med prepare` writes it.
 
     Raises:
         InputError: there is none.
@@ -68,6 +70,8 @@ def find_base(task: str, *, dataset_dir: Path, data_list: Path | None) -> Base:
     if data_list is None and (published := _published_lists(task)):
         return Base(published, f"published lists of {task}", published=True)
     path = data_list or dataset_dir / "data_list.json"
+    if data_list is None and not path.is_file() and (dataset_dir / f"{ALL}.json").is_file():
+        path = dataset_dir / f"{ALL}.json"
     if data_list is None and not path.is_file():
         raise InputError(
             "there is no data list", where=path, fix="Name one with --data-list; docs/data.md says how.", code="MISSING"
@@ -81,14 +85,19 @@ def load_base(folder: Path, *, published: bool, source: str) -> Base:
 
 
 def _published_lists(task: str) -> dict[str, DataList]:
-    from semi_med.recipes.compose import compose
+    """The lists that the task's bundles choose among by their setting `labeled`, and that of all labels."""
+    from semi_med.recipes.compose import compose, compose_config
 
+    chosen = str(compose_config("train", method="supervised", task=task).get("data_list_file", ""))
+    if (pattern := _LISTS_OF_A_BUNDLE.search(chosen)) is None:
+        return {}
+    before, after = pattern.groups()
     with tempfile.TemporaryDirectory() as temporary:
         folder = compose("supervised", task, Path(temporary) / "bundle") / "data_lists"
-        found = {
-            f"labeled_{int(m[1])}": path for path in folder.glob("*.json") if (m := _PUBLISHED.fullmatch(path.name))
-        }
-        found |= {ALL: folder / f"{ALL}.json"} if found and (folder / f"{ALL}.json").is_file() else {}
+        name = re.compile(rf"{before}(\d+){after}\.json")
+        found = {f"labeled_{int(m[1])}": path for path in folder.glob("*.json") if (m := name.fullmatch(path.name))}
+        whole = folder / f"{ALL}{after}.json"
+        found |= {ALL: whole} if found and whole.is_file() else {}
         return {name: load_data_list(path) for name, path in found.items()}
 
 

@@ -294,3 +294,25 @@ def test_a_method_with_settings_of_its_own_is_told_of(ask):
     assert len(plan.notes) == 1
     assert plan.notes[0].startswith("Co-training")
     assert plan.notes[0].endswith("ran with settings of its own: ramp_share=1.")
+
+
+def test_the_lists_are_those_that_the_bundle_of_the_task_trains_on(tmp_path):
+    """Protocol A of Pancreas-CT as published tests on a scan that it trains on; the bundle leaves it out."""
+    from semi_med.compare.lists import find_base
+
+    found = find_base("pancreas", dataset_dir=tmp_path, data_list=None)
+    assert {name: (len(one.labeled), len(one.test)) for name, one in found.lists.items()} == {
+        "labeled_6": (6, 19),
+        "labeled_12": (11, 19),
+        "all_labeled": (57, 19),
+    }
+
+
+def test_without_a_data_list_json_the_list_of_all_labels_is_drawn_from(tmp_path):
+    from semi_med.compare.lists import find_base
+    from semi_med.data.data_list import DataList, save_data_list
+
+    save_data_list(DataList(name="x", labels={"0": "background", "1": "organ"}), tmp_path / "all_labeled.json")
+    assert find_base("hippocampus", dataset_dir=tmp_path, data_list=None).source == "all_labeled.json"
+    save_data_list(DataList(name="y", labels={"0": "background", "1": "organ"}), tmp_path / "data_list.json")
+    assert find_base("hippocampus", dataset_dir=tmp_path, data_list=None).source == "data_list.json"
