@@ -553,7 +553,7 @@ def compare(
     dataset_dir: Annotated[Path | None, typer.Option(help="Folder that the data list's paths are relative to.")] = None,
     data_list: Annotated[
         Path | None,
-        typer.Option(help="Base list to draw labelled subjects from; by default data_list.json of the data set."),
+        typer.Option(help="Base list to draw labelled subjects from; by default the data set's own."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Of every run; by default the task's.")] = None,
     settings: Annotated[

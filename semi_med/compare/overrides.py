@@ -24,7 +24,12 @@ _RESERVED = {
     "resume": "Runs that were interrupted are resumed.",
     "pretrained": "A method that needs an earlier run gets one of its own.",
     "monitor_pseudo_labels": "It is on wherever labels to watch are known.",
+    "sections": "Use --data-list.",
+    "early_stop_patience": "All methods are trained for the same number of iterations.",
+    "train#trainer#max_iterations": "Use --iterations.",
+    "train#trainer#max_epochs": "Use --iterations.",
 }
+_DECIDED = ("#data", "#output_dir", "#seed")  # ends of settings that decide what is compared
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -43,8 +48,9 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         else:
             method = ""
         name = name.replace("::", "#")
-        if name.split("#")[0] in _RESERVED:
-            fix = _RESERVED[name.split("#")[0]]
+        reserved = next((known for known in (name, name.split("#")[0]) if known in _RESERVED), None)
+        if reserved is not None or name.endswith(_DECIDED):
+            fix = _RESERVED[reserved] if reserved else "Every run gets it from the plan."
             raise InputError(f"{name} is set by the comparison itself", where="--set", fix=fix, code="SETTING")
         found.setdefault(method, {})[name] = value
     return found

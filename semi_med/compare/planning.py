@@ -162,7 +162,7 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
         settings=settings,
         dataset_dir=str(_dataset_dir(request, old)),
         base={"sha256": base.sha256, "source": base.source, "published": base.published},
-        recipes={method: recipe_digest(method, task) for method in involved},
+        recipes=_recipes(involved, task, old),
         unit=lists.unit,
         pool=lists.pool,
         notes=(*lists.notes, *_notes_on(settings, chosen, iterations)),
@@ -220,6 +220,28 @@ def _notes_on(settings: Mapping[str, Mapping[str, str]], chosen: Sequence[str], 
     return notes
 
 
+def _recipes(involved: Sequence[str], task: str, old: Plan | None) -> dict[str, str]:
+    """Digests of the recipes: of methods that are planned already those of their bundles, which lie in the folder.
+
+    Raises:
+        InputError: code DIFFERENT, a method is added and the recipes have changed since, so that it would not be
+            trained like the others.
+    """
+    known = dict(old.recipes) if old is not None else {}
+    added = [method for method in involved if method not in known]
+    changed = [method for method, digest in known.items() if digest != recipe_digest(method, task)]
+    if known and added and changed:
+        raise InputError(
+            f"{', '.join(added)} cannot be added: the recipes of {', '.join(changed)} have changed since this "
+            "comparison was planned, and new runs would differ from those there in more than the method",
+            where="--methods",
+            fix="Start a comparison of all of them in another folder with -o, or add it with the version that planned "
+            "this one.",
+            code="DIFFERENT",
+        )
+    return {method: known.get(method) or recipe_digest(method, task) for method in involved}
+
+
 def check_extends(plan: Plan, old: Plan, *, folder: Path) -> None:
     """Refuse a plan that would change what runs of an earlier one meant.
 
@@ -237,8 +259,6 @@ def check_extends(plan: Plan, old: Plan, *, folder: Path) -> None:
         before, after = old.settings.get(method, {}), plan.settings.get(method, {})
         for name in sorted({*before, *after}):
             pairs[f"--set {method + ':' if method else ''}{name}"] = (before.get(name), after.get(name))
-    for method, digest in old.recipes.items():
-        pairs[f"recipe of {method}"] = (f"as of {digest[:8]}", f"as of {plan.recipes.get(method, '')[:8]}")
     problems: list[SemiMedError] = [
         InputError(f"{_shown(before)} in the folder's plan, {_shown(after)} here", where=name, code="DIFFERENT")
         for name, (before, after) in pairs.items()

@@ -25,7 +25,6 @@ HEALTH = {
     "agreement": "Agreement, Dice",
     "confident": "Confident share",
     "certain": "Certain share",
-    "teacher_gap": "Teacher − student",
 }
 _POINTS = 160  # of a curve; more than the figure has pixels to show
 _SMOOTH = 15  # smoothed over a fifteenth of the training

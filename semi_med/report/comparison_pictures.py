@@ -87,7 +87,7 @@ def draw_pictures(found: Analysis) -> list[dict[str, str]]:
             figure = slice_figure(slices, titles=titles, styles=styles)
             line |= {"picture": data_uri(figure, dpi=125), "slice": slices.plane.name.lower()}
         except SemiMedError as error:
-            line["problem"] = str(error)
+            line["problem"] = f"{error.problem} ({Path(error.where).name})" if error.where else error.problem
         drawn.append(line)
     return drawn
 

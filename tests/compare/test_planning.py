@@ -170,6 +170,10 @@ def test_a_number_without_a_published_list_is_refused_with_those_there_are(ask):
         ({"settings": ("cotrane:alpha=2",)}, "no method 'cotrane'"),
         ({"settings": ("max_iterations=5",)}, "set by the comparison itself. Use --iterations"),
         ({"settings": ("cotrain:seed=5",)}, "set by the comparison itself. Use --seeds"),
+        ({"settings": ("early_stop_patience=3",)}, "set by the comparison itself. All methods are trained"),
+        ({"settings": ("train#trainer#max_iterations=5",)}, "set by the comparison itself. Use --iterations"),
+        ({"settings": ("train#dataset#data=[]",)}, "set by the comparison itself. Every run gets it from the plan"),
+        ({"settings": ("train#labeled_batches#seed=5",)}, "set by the comparison itself. Every run gets it from"),
         ({"settings": ("learning_rate",)}, "NAME=VALUE"),
         ({"methods": ()}, "--methods is needed"),
         ({"labeled": (), "seeds": None}, "--labeled, --seeds are needed"),
@@ -276,10 +280,16 @@ def test_another_folder_of_data_is_refused(ask, plan, data, tmp_path):
         prepare_plan(ask(dataset_dir=tmp_path / "other"))
 
 
-def test_another_recipe_is_refused(ask, plan, monkeypatch):
+def test_a_comparison_goes_on_with_its_own_bundles_when_recipes_change(ask, plan, monkeypatch):
     monkeypatch.setattr(planning, "recipe_digest", lambda method, task: f"another {method}")
-    with pytest.raises(ProblemsError, match="recipe of cotrain: as of"):
-        prepare_plan(ask())
+    assert prepare_plan(ask()).recipes == plan.recipes
+    assert prepare_plan(ask(seeds=3)).recipes == plan.recipes
+
+
+def test_no_method_is_added_once_recipes_have_changed(ask, plan, monkeypatch):
+    monkeypatch.setattr(planning, "recipe_digest", lambda method, task: f"another {method}")
+    with pytest.raises(InputError, match=r"cps cannot be added: the recipes of .*cotrain.* have changed since"):
+        prepare_plan(ask(methods=("cotrain", "cps")))
 
 
 def test_a_list_that_was_changed_by_hand_is_refused(ask, plan):

@@ -36,7 +36,7 @@ def test_a_method_and_the_floor_differ_in_nothing_but_bundle_and_folder(plan, as
     assert {n: v for n, v in first.settings.items() if n not in own} == {
         n: v for n, v in second.settings.items() if n not in own
     }
-    assert first.settings["max_iterations"], first.settings["seed"] == (20, 2)
+    assert (first.settings["max_iterations"], first.settings["seed"]) == (20, 2)
     assert first.settings["dataset_dir"] == data
     assert first.settings["data_list_file"] == ask().folder / "lists" / "labeled_1_seed2.json"
 
