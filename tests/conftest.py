@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ def write_case(folder: Path, name: str, *, seed: int, label_folder: Path | None 
     for part, array, place in (("images", image, folder), ("labels", label, label_folder or folder)):
         (place / part).mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(array, affine), place / part / f"{name}.nii.gz")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and nohup the end of the terminal."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")
