@@ -15,10 +15,12 @@ from semi_med.errors import InputError
 
 def run(folder: Path, values: list[float], *, iterations: int, resume: bool = False, **settings: Any) -> Any:
     """Validation after every iteration gives the next of the values."""
-    trainer = make_trainer(iterations=iterations)
-    Validate(Scripted(*values), folder, interval=1, tensorboard=False).attach(trainer)
-    EarlyStop(folder, **{"patience": 2, "column": "mean_dice", "larger_is_better": True, **settings}).attach(trainer)
-    Checkpoints(folder, interval=1, resume=resume).attach(trainer)
+    handlers = [
+        Validate(Scripted(*values), folder, interval=1, tensorboard=False),
+        EarlyStop(folder, **{"patience": 2, "column": "mean_dice", "larger_is_better": True, **settings}),
+        Checkpoints(folder, interval=1, resume=resume),
+    ]
+    trainer = make_trainer(iterations=iterations, handlers=handlers)
     trainer.run()
     return trainer
 
@@ -61,12 +63,13 @@ def test_a_resumed_run_stops_where_the_unbroken_one_does(tmp_path: Path) -> None
                 raise RuntimeError("power cut")
             super().run()
 
-    trainer = make_trainer(iterations=5)
-    Validate(Interrupted(*values), tmp_path, interval=1, tensorboard=False).attach(trainer)
-    EarlyStop(tmp_path, patience=2, column="mean_dice", larger_is_better=True).attach(trainer)
-    Checkpoints(tmp_path, interval=1).attach(trainer)
+    handlers = [
+        Validate(Interrupted(*values), tmp_path, interval=1, tensorboard=False),
+        EarlyStop(tmp_path, patience=2, column="mean_dice", larger_is_better=True),
+        Checkpoints(tmp_path, interval=1),
+    ]
     with pytest.raises(RuntimeError):
-        trainer.run()
+        make_trainer(iterations=5, handlers=handlers).run()
     assert run(tmp_path, values[3:], iterations=5, resume=True).state.iteration == 4
 
 
