@@ -18,6 +18,7 @@ from semi_med.data.crops import PairedBatches
 from semi_med.engines.run_state import differences, random_state, run_settings, set_random_state
 from semi_med.errors import InputError, TrainingError
 from semi_med.methods.base import Method
+from semi_med.ops import bare
 from semi_med.runtime import keep_freed_memory
 
 _MOST_SKIPPED = 10
@@ -86,7 +87,7 @@ class SemiSupervisedTrainer(Trainer):
         if average_decay > 0:
             average = get_ema_multi_avg_fn(average_decay)
             self.averages = {
-                name: AveragedModel(_bare(network), multi_avg_fn=average, use_buffers=True)
+                name: AveragedModel(bare(network), multi_avg_fn=average, use_buffers=True)
                 for name, network in self.networks.items()
                 if any(p.requires_grad for p in network.parameters())
             }
@@ -140,7 +141,7 @@ class SemiSupervisedTrainer(Trainer):
         self._step(terms["loss"])
         self.method.after_update(done)
         for name, average in self.averages.items():
-            average.update_parameters(_bare(self.networks[name]))
+            average.update_parameters(bare(self.networks[name]))
         if self.state.iteration >= self.total_iterations:
             self.terminate()
         return {name: term.detach() for name, term in terms.items()}
@@ -212,19 +213,19 @@ class SemiSupervisedTrainer(Trainer):
         if not self.averages:
             yield self.networks
             return
-        own = {name: _copy(_bare(self.networks[name]).state_dict()) for name in self.averages}
+        own = {name: _copy(bare(self.networks[name]).state_dict()) for name in self.averages}
         for name, average in self.averages.items():
-            _bare(self.networks[name]).load_state_dict(average.module.state_dict())
+            bare(self.networks[name]).load_state_dict(average.module.state_dict())
         try:
             yield self.networks
         finally:
             for name, state in own.items():
-                _bare(self.networks[name]).load_state_dict(state)
+                bare(self.networks[name]).load_state_dict(state)
 
     def model_state(self) -> dict[str, dict[str, Tensor]]:
         """Weights for use: `model` is the first network, others keep their field's name."""
         with self.deployed() as networks:
-            states = {name: _copy(_bare(network).state_dict()) for name, network in networks.items()}
+            states = {name: _copy(bare(network).state_dict()) for name, network in networks.items()}
         first = next(iter(states))
         return {"model" if name == first else name: state for name, state in states.items()}
 
@@ -235,7 +236,7 @@ class SemiSupervisedTrainer(Trainer):
             "total_iterations": self.total_iterations,
             "epoch_length": self.state.epoch_length,
             "settings": run_settings(self),
-            "networks": {name: _bare(network).state_dict() for name, network in self.networks.items()},
+            "networks": {name: bare(network).state_dict() for name, network in self.networks.items()},
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
@@ -255,7 +256,7 @@ class SemiSupervisedTrainer(Trainer):
         self._check_same_run(state)
         try:
             for name, network in self.networks.items():
-                _bare(network).load_state_dict(state["networks"][name])
+                bare(network).load_state_dict(state["networks"][name])
             for name, average in self.averages.items():
                 average.load_state_dict(state["averages"][name])
         except (RuntimeError, KeyError) as error:
@@ -310,11 +311,6 @@ class SemiSupervisedTrainer(Trainer):
 
 def _raise(engine: Engine, error: BaseException) -> None:
     raise error
-
-
-def _bare(network: nn.Module) -> nn.Module:
-    """The network inside a DistributedDataParallel wrapper."""
-    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semi_med.losses import dice_ce
-from semi_med.methods.base import Batch, Method
+from semi_med.methods.base import Batch, Method, require_choice, require_share, teaching
 from semi_med.ops import (
     SHIFT_DIRECTIONS,
     com,
@@ -89,15 +89,10 @@ class CoTraining(Method):
             )
         if self.network is self.peer:
             raise ValueError("network and peer are one and the same: build the peer anew, equal twins never disagree")
-        for name, value, known in (
-            ("shift_pattern", self.shift_pattern, tuple(SHIFT_DIRECTIONS)),
-            ("teacher_mode", self.teacher_mode, ("eval", "train")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-        for name in ("alpha", "alpha_unsupervised"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
+        require_choice("shift_pattern", self.shift_pattern, tuple(SHIFT_DIRECTIONS))
+        require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
+        require_share("alpha", self.alpha)
+        require_share("alpha_unsupervised", self.alpha_unsupervised)
 
     def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
         """Terms of one iteration; `_1` is learnt by SN_1 from SN_2, `_2` by SN_2 from SN_1."""
@@ -164,10 +159,8 @@ class CoTraining(Method):
         self, teacher: nn.Module, image: Tensor, shifted: list[Tensor], offsets: list[Tensor]
     ) -> tuple[Taught, list[Taught], Tensor]:
         """Fixed pseudo-label, one dynamic pseudo-label a shift, and the share of confident voxels."""
-        training = teacher.training
-        teacher.train(self.teacher_mode == "train")
-        logits = teacher(torch.cat([image, *shifted])).split(len(image))
-        teacher.train(training)
+        with teaching(teacher, self.teacher_mode):
+            logits = teacher(torch.cat([image, *shifted])).split(len(image))
 
         label, valid, confidence = pseudo_label(logits[0], self.threshold)
         fixed = Taught(label, valid)

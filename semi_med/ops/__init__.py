@@ -2,7 +2,7 @@
 
 from semi_med.ops.components import largest_components
 from semi_med.ops.distances import signed_distance, signed_distance_on_device
-from semi_med.ops.ema import early_decay, ema_copy, ema_update
+from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
 from semi_med.ops.mixing import draw_boxes, draw_cutmix_regions, partner, paste
 from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
@@ -10,6 +10,7 @@ from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 
 __all__ = [
     "SHIFT_DIRECTIONS",
+    "bare",
     "com",
     "crop_at",
     "draw_boxes",

@@ -17,7 +17,7 @@ def ema_copy(network: nn.Module) -> nn.Module:
     Args:
         network: the student; inside a DistributedDataParallel wrapper the network itself is copied.
     """
-    teacher = copy.deepcopy(_bare(network))
+    teacher = copy.deepcopy(bare(network))
     return teacher.requires_grad_(False)
 
 
@@ -32,7 +32,7 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers:
         buffers: statistics of batch norm are averaged like weights ("average"), taken from the student ("copy"), or
             left to the teacher's own forward passes ("own"). Integer buffers are copied unless "own".
     """
-    student = _bare(student)
+    student = bare(student)
     for mean, value in zip(teacher.parameters(), student.parameters(), strict=True):
         mean.lerp_(value.detach(), 1.0 - decay)
     if buffers == "own":
@@ -56,5 +56,6 @@ def early_decay(iteration: int, decay: float) -> float:
     return min(1.0 - 1.0 / (iteration + 1), decay)
 
 
-def _bare(network: nn.Module) -> nn.Module:
+def bare(network: nn.Module) -> nn.Module:
+    """The network inside a DistributedDataParallel wrapper, or the network itself."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
