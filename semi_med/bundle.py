@@ -160,10 +160,16 @@ def check_data(
         # An override of the cases (MONAI Label does it) has nothing to do with the list's test section.
         if {str(item["image"]) for item in listed["labeled"]} == {str(item["image"]) for item in sections["labeled"]}:
             sections["test"] = listed["test"]
+    values: Sequence[int] = range(classes)
+    if data_list_file is not None and Path(data_list_file).is_file():
+        from semi_med.data.data_list import load_data_list
+
+        listed_values = load_data_list(data_list_file).label_values
+        values = listed_values if len(listed_values) == classes else values
     needed = ("labeled", "unlabeled", "validation") if needs_unlabeled else ("labeled", "validation")
     findings = check_sections(
         sections,
-        labels=range(classes),
+        labels=values,
         sections_needed=needed,
         title="the data cannot be trained on",
         options=Options(transductive=transductive, allow_missing_class=allow_missing_class),

@@ -202,7 +202,8 @@ def _up_the_stack(kind: type) -> Any:
 
 def config_names(bundle_root: str | Path) -> list[str]:
     """Names of the bundle's configuration files, such as "train"."""
-    return sorted(path.stem for path in (Path(bundle_root) / "configs").glob("*.json") if path.stem != "metadata")
+    files = (Path(bundle_root) / "configs").glob("*.json")
+    return sorted(path.stem for path in files if path.stem not in ("metadata", "plan"))
 
 
 def merged(bundle_root: str | Path, *configs: str) -> dict[str, Any]:

@@ -368,6 +368,99 @@ def compose(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Of the task; the bundle's folder is called so too.")],
+    images: Annotated[Path, typer.Option(help="Folder of the scans, in whatever form they are.")],
+    labels: Annotated[Path | None, typer.Option(help="Folder of the labels, if they do not lie there too.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle's folder; by default NAME.")] = None,
+    method: Annotated[str, typer.Option(help="For example cotrain, mean_teacher or supervised.")] = "cotrain",
+    validation: Annotated[int | None, typer.Option(min=0, help="Labelled subjects to watch the training.")] = None,
+    test: Annotated[int | None, typer.Option(min=0, help="Labelled subjects kept for the end.")] = None,
+    labeled: Annotated[
+        int | None, typer.Option(min=1, help="Subjects that keep their labels; others' are hidden.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    subject_pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Finds the subject in the path of a scan, 'patient(\\d+)'.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Of each structure, in order of its number.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(metavar="CT|MR|other", help="What intensities are.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=2, max=3, help="2: slice by slice; 3: whole volumes.")] = None,
+    spacing: Annotated[str | None, typer.Option(metavar="MM,MM,MM|none", help="Resample to this.")] = None,
+    crop: Annotated[str | None, typer.Option(metavar="N,N[,N]", help="Voxels of a crop.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Labelled, and unlabelled, crops of a step.")] = None,
+    filters: Annotated[int | None, typer.Option(help="Of the network's first level.")] = None,
+    mirror: Annotated[str | None, typer.Option(metavar="AXIS,AXIS|none", help="Axes that may be mirrored.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Updates of the networks.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Memory for training; by default most of what is free.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the bundle; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, write nothing.")] = False,
+    without_trial: Annotated[
+        bool, typer.Option("--without-trial", help="Promise neither memory nor time; no step is tried.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle of an earlier init, its models and logs too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print fingerprint and plan as JSON.")] = False,
+) -> None:
+    """Plan a training on a folder of your own, and write its bundle. Nothing in the folder is copied or renamed."""
+    from semi_med.planning.init import Request, check_target, plan_folder, write_bundle
+    from semi_med.planning.plan import Wishes
+    from semi_med.planning.settings import numbers, whole_numbers
+
+    request = Request(
+        name=name,
+        images=images,
+        labels=labels,
+        output=output,
+        method=method,
+        subject_pattern=subject_pattern,
+        class_names=classes or (),
+        modality=modality,
+        device=device,
+        memory_gb=memory_gb,
+        settings=settings or (),
+        overwrite=overwrite,
+        trial=not without_trial,
+        wishes=Wishes(
+            dimensions=dimensions,
+            spacing=numbers(spacing, "--spacing"),
+            crop=whole_numbers(crop, "--crop"),
+            batch=batch,
+            filters=filters,
+            iterations=iterations,
+            mirror=whole_numbers(mirror, "--mirror"),
+            validation=validation,
+            test=test,
+            labeled=labeled,
+            seed=seed,
+        ),
+    )
+    if not dry_run:
+        check_target(request)
+    planned = plan_folder(request, progress=cli_text.counter("reading"))
+    if as_json:
+        typer.echo(cli_text.plan_json(planned))
+    else:
+        typer.echo(cli_text.plan_tables(planned))
+    if dry_run:
+        _say("nothing was written")
+        return
+    folder = write_bundle(planned)
+    for line in cli_text.next_commands(folder, planned):
+        _say(line)
+    if not as_json:
+        typer.echo(folder)
+
+
+@app.command()
 def train(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     dataset_dir: Annotated[Path | None, typer.Option(help="Folder that the data list's paths are relative to.")] = None,
@@ -474,7 +567,7 @@ def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, s
 
     listed = load_data_list(data_list)
     files = [case.label or case.monitor_label for case in getattr(listed, section.value)]
-    return {case_name(file) for file in files if file}, {int(value): name for value, name in listed.labels.items()}
+    return {case_name(file) for file in files if file}, listed.names_by_value
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
     from semi_med.data.splits import Split
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from semi_med.errors import SemiMedError
     from semi_med.inference.batch_files import CaseRow
     from semi_med.inference.dicom import SeriesFound
+    from semi_med.planning.init import Planned
 
 _WIDTH = 160  # characters, where there is no terminal
 _METRIC_NAMES = {
@@ -176,6 +180,40 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> str:
         table.add_row(_cell(row["class_name"]), name, str(row["cases"]), mean, sd, interval, str(row["n_undefined"]))
     notes = dict.fromkeys(row["note"] for row in summary if row["note"])
     return "\n".join([_text(table), *(f"note: {note}" for note in notes)])
+
+
+def plan_tables(planned: Planned) -> str:
+    """What `semi-med init` found and decided, for people."""
+    from rich.table import Table
+
+    from semi_med.planning import words
+
+    facts = Table("the data", "", title=f"Fingerprint of {planned.request.images}", title_justify="left")
+    for row in words.fingerprint_rows(planned.found):
+        facts.add_row(*map(_cell, row))
+    choices = Table("choice", "value", "reason", "otherwise with", title="Plan", title_justify="left")
+    for choice in words.plan_rows(planned.plan):
+        choices.add_row(*map(_cell, choice))
+    notes = [f"note: {note}" for note in planned.found.notes]
+    return "\n".join([_text(facts), *notes, "", _text(choices), *words.cost(planned.plan, planned.machine)])
+
+
+def plan_json(planned: Planned) -> str:
+    """The same for machines."""
+    return json.dumps(planned.as_json(), indent=2, ensure_ascii=False)
+
+
+def next_commands(folder: Path, planned: Planned) -> list[str]:
+    """What to type after `semi-med init`."""
+    bundle = shlex.quote(str(folder))
+    lines = ["", "next:", f"  semi-med train {bundle}"]
+    lines.append(f"  semi-med predict {bundle} FOLDER_OF_NEW_SCANS -o masks")
+    lines.append("  semi-med evaluate masks FOLDER_OF_THEIR_LABELS -o table.csv")
+    if planned.data_list.test:
+        lines.append(
+            f"  semi-med compare --task {bundle} --methods {planned.request.method} --labeled 4 --seeds 3 -o compare"
+        )
+    return lines
 
 
 def _number(value: float, digits: int) -> str:

@@ -204,7 +204,7 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     """
     from semi_med.metrics.evaluate import evaluate
 
-    classes = {int(value): name for value, name in listed.labels.items()}
+    classes = listed.names_by_value
     rows: list[dict[str, Any]] = []
     problems: list[SemiMedError] = []
     for case in listed.test:

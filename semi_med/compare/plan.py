@@ -15,7 +15,7 @@ from typing import Any
 from semi_med.compare.overrides import check_names
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
-from semi_med.recipes.compose import HERE, compose_config, to_json
+from semi_med.recipes.compose import about_method, compose_config, to_json
 
 RECORD = "compare.json"
 FLOOR = "supervised"
@@ -151,7 +151,7 @@ def program() -> list[str]:
 
 def about(method: str) -> dict[str, Any]:
     """What a method's recipe says: `name`, `networks`, `unlabeled`, and `before` if it starts from an earlier run."""
-    return dict(json.loads((HERE / "methods" / method / "about.json").read_text(encoding="utf-8")))
+    return about_method(method)
 
 
 def with_earlier(methods: Sequence[str]) -> list[str]:

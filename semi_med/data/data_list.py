@@ -10,7 +10,8 @@ A JSON file with paths relative to the data set's folder:
 
 `image` may be a list of files, one for each channel. `case` (default: the file name of the image) names the outputs,
 `subject` (default: the case) says whom it shows: one subject must not be in two sections. An unlabeled entry has no
-`label`; its `monitor_label`, if there is one, is opened only on request and never trains anything.
+`label`; its `monitor_label`, if there is one, is opened only on request and never trains anything. Label files that
+number the classes otherwise say so once for all: `"file_values": [0, 255]` are the numbers of class 0, 1, ...
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class DataList(BaseModel):
         licence: terms of the data.
         modality: channel number to name, from "0".
         labels: class index to name, from "0", which is the background.
+        file_values: the number that label files have for class 0, 1, ...; None where it is the class index.
         labeled: cases with labels to train with.
         unlabeled: cases to train with that have none.
         validation: labeled cases to choose a model and its settings with.
@@ -124,6 +126,7 @@ class DataList(BaseModel):
     licence: str = ""
     modality: dict[str, str] = {}
     labels: dict[str, str]
+    file_values: list[int] | None = None
     labeled: list[Case] = []
     unlabeled: list[Case] = []
     validation: list[Case] = []
@@ -138,8 +141,13 @@ class DataList(BaseModel):
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """The class indices, from 0."""
-        return tuple(range(len(self.labels)))
+        """What label files may hold: the class indices, from 0, or the numbers that stand for them."""
+        return tuple(range(len(self.labels)) if self.file_values is None else self.file_values)
+
+    @property
+    def names_by_value(self) -> dict[int, str]:
+        """Names of the classes by the number that label files have for them."""
+        return dict(zip(self.label_values, self.labels.values(), strict=True))
 
     def counts(self) -> dict[str, int]:
         """Number of cases in each section."""
@@ -288,6 +296,14 @@ def _rule_problems(data_list: DataList) -> Iterator[InputError]:
             "the background and at least one class were wanted",
             where="labels",
             fix='For example {"0": "background", "1": "left atrium"}.',
+            code="NUMBERS",
+        )
+    values = data_list.file_values
+    if values is not None and (len(set(values)) != len(data_list.labels) or len(values) != len(set(values))):
+        yield InputError(
+            f"{len(data_list.labels)} different numbers were wanted, one for each class, got {values}",
+            where="file_values",
+            fix="Name the number in the label files of class 0, 1, ..., or leave it out if that is the class itself.",
             code="NUMBERS",
         )
     channels = len(data_list.modality) or None

@@ -82,6 +82,16 @@ def find_cases(folder: str | Path) -> FoundFolder:
     return FoundFolder(items, ignored, tuple(notes))
 
 
+def scan_files(folder: Path) -> list[Path]:
+    """The scans of a folder but for DICOM, at any depth, sorted."""
+    return [path for files in _files(folder)[0].values() for path in files]
+
+
+def dicom_folders(folder: Path) -> list[Path]:
+    """The folders that hold DICOM files and no other scans, at any depth."""
+    return [Path(item["image"]) for item in _series(folder, _files(folder)[0])]
+
+
 def _files(folder: Path) -> tuple[dict[Path, list[Path]], dict[str, int]]:
     """Scans by their folder, and how many other files there are of each kind."""
     places: dict[Path, list[Path]] = {}

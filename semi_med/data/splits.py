@@ -111,6 +111,7 @@ def split_list(
     reference: str = "",
     licence: str = "",
     description: str = "",
+    file_values: Sequence[int] | None = None,
 ) -> DataList:
     """The data list of a split; the keywords are those of `DataList`, `description` comes before that of the draw."""
     return DataList(
@@ -120,6 +121,7 @@ def split_list(
         licence=licence,
         modality=dict(modality or {}),
         labels=dict(labels),
+        file_values=None if file_values is None else list(file_values),
         **{section: list(cases) for section, cases in split.sections.items()},
     )
 

@@ -132,7 +132,9 @@ def _from_prepared(folder: Path) -> SplitSource:
 
 def _from_list(path: Path, folder: Path) -> SplitSource:
     listed: DataList = load_data_list(path)
-    header = {key: getattr(listed, key) for key in ("name", "labels", "modality", "reference", "licence")}
+    header = {
+        key: getattr(listed, key) for key in ("name", "labels", "file_values", "modality", "reference", "licence")
+    }
     cases = [*listed.labeled, *listed.unlabeled, *listed.validation, *listed.test]
     return SplitSource(folder, tuple(SplitCase(case) for case in cases), header)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Compose, Invertd, KeepLargestConnectedComponentd, LoadImaged, SaveImaged
+from monai.transforms import AsDiscreted, Compose, Invertd, KeepLargestConnectedComponentd, LoadImaged, SaveImaged
 from torch import nn
 
 from semi_med.errors import InputError, ResourceError, root_cause
@@ -38,6 +38,7 @@ class Bundle:
         networks: in evaluation mode, on their device; two for "mean".
         postprocessing: probabilities to class indices on the grid of the input, over the key "pred".
         classes: name of every class index, background included.
+        values: the number that stands for each class index in what the postprocessing gives.
         channels: image channels the networks want; None if the metadata do not say.
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
@@ -49,6 +50,7 @@ class Bundle:
     networks: list[nn.Module]
     postprocessing: Compose
     classes: dict[int, str]
+    values: list[int]
     channels: int | None
     largest_component: bool
     weights: Path
@@ -100,6 +102,7 @@ def load_bundle(
         networks=networks,
         postprocessing=postprocessing,
         classes=classes,
+        values=_values(parser.get("label_values"), classes, config=config),
         channels=channels,
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
@@ -189,6 +192,15 @@ def _instance(parser: ConfigParser, name: str, kind: type, *, config: Path) -> A
     return value
 
 
+def _values(given: Any, classes: Mapping[int, str], *, config: Path) -> list[int]:
+    """The numbers that masks have for the classes; by default the class indices."""
+    if given is None:
+        return list(classes)
+    if not isinstance(given, list) or len(given) != len(classes) or not all(isinstance(one, int) for one in given):
+        raise _bundle_error(f"label_values must name {len(classes)} numbers, one for each class, not {given}", config)
+    return given
+
+
 def _drop(composition: Compose, kind: type) -> bool:
     """Removes the transforms of one class in place; tells whether there were any."""
     kept = [transform for transform in composition.transforms if not isinstance(transform, kind)]
@@ -202,9 +214,11 @@ def _set_largest_component(postprocessing: Compose, wanted: bool | None) -> bool
     transforms = list(postprocessing.transforms)
     there = any(isinstance(transform, KeepLargestConnectedComponentd) for transform in transforms)
     if wanted and not there:
+        # where classes are first known: on the network's grid, unless probabilities are brought back to the scan's
+        chosen = [place + 1 for place, transform in enumerate(transforms) if isinstance(transform, AsDiscreted)]
         inversions = [place for place, transform in enumerate(transforms) if isinstance(transform, Invertd)]
-        # on the network's grid, where a bundle's configuration does it too
-        transforms.insert(min(inversions, default=len(transforms)), KeepLargestConnectedComponentd(keys="pred"))
+        places = chosen[:1] or [min(inversions, default=len(transforms))]
+        transforms.insert(places[0], KeepLargestConnectedComponentd(keys="pred"))
         postprocessing.transforms = tuple(transforms)
     elif there and wanted is False:
         _drop(postprocessing, KeepLargestConnectedComponentd)

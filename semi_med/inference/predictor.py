@@ -34,7 +34,7 @@ class Prediction:
     """The segmentation of one scan, on the scan's own grid.
 
     Attributes:
-        label: (i, j, k) class indices, uint8 (uint16 above 255 classes).
+        label: (i, j, k) class indices, or the numbers that the bundle's labels have for them; uint8, uint16 above 255.
         affine: 4x4 float64, voxel index to RAS millimetres: that of the scan.
         volumes_ml: millilitres of every class but the background, by name.
         voxels: the same as counts.
@@ -62,7 +62,7 @@ class Predictor:
         self.bundle = bundle
         self.device = device
         # in place of the bundle's own loader, so that no file goes round the checks
-        self._reader = ScanReader(nonfinite="replace")
+        self._reader = ScanReader(nonfinite="replace", channels=bundle.channels or 1)
         reader: Any = self._reader  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
 
@@ -135,8 +135,11 @@ class Predictor:
             if isinstance(cause, SemiMedError) and cause is not error:
                 raise cause from None  # MONAI wraps what a transform raises
             raise
+        values = self.bundle.values
         voxels = {
-            name: int(np.count_nonzero(label == index)) for index, name in self.bundle.classes.items() if index > 0
+            name: int(np.count_nonzero(label == values[index]))
+            for index, name in self.bundle.classes.items()
+            if index > 0
         }
         millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
         warnings += [f"EMPTY: no voxel is {name}" for name, count in voxels.items() if count == 0]
@@ -198,7 +201,7 @@ class Predictor:
                 fix="Use AsDiscreted(argmax=True) and Invertd over the preprocessing.",
                 code="BUNDLE",
             )
-        return values.numpy()[0].astype(np.uint8 if len(self.bundle.classes) <= 256 else np.uint16)
+        return values.numpy()[0].astype(np.uint8 if max(self.bundle.values) < 256 else np.uint16)
 
 
 def predict(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from semi_med import __version__
 from semi_med.errors import InputError
@@ -19,6 +20,34 @@ _NOT_FOR_PEOPLE = (
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
+TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
+
+
+@dataclass(frozen=True)
+class Task:
+    """The parts of a task: `about.json`, `shared.json`, `train.json`, `inference.json`.
+
+    Attributes:
+        name: of a recipe, or what `task` in its `about.json` says.
+        folder: where they lie.
+        recipe: whether they are this package's own.
+    """
+
+    name: str
+    folder: Path
+    recipe: bool = True
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of its data."""
+        return _part(self.folder, "about")
+
+    def own(self, method: str) -> Path:
+        """Where the parts lie that a method has for this task alone."""
+        return HERE / "methods" / method / self.name if self.recipe else self.folder / method
+
+
+TaskLike: TypeAlias = "str | Path | Task"
 
 
 def methods() -> list[str]:
@@ -26,12 +55,36 @@ def methods() -> list[str]:
     return sorted(path.name for path in (HERE / "methods").iterdir() if (path / "about.json").is_file())
 
 
+def about_method(method: str) -> dict[str, Any]:
+    """What a method's recipe says: `name`, `networks`, `unlabeled`, and `before` if it starts from an earlier run."""
+    return _part(HERE / "methods" / method, "about")
+
+
 def tasks() -> list[str]:
     """Names of the tasks that have a recipe."""
     return sorted(path.name for path in (HERE / "tasks").iterdir() if (path / "about.json").is_file())
 
 
-def compose(method: str, task: str, target: str | Path) -> Path:
+def find_task(task: TaskLike) -> Task:
+    """The task of that name, of a folder of parts, or of a bundle that keeps them.
+
+    Raises:
+        InputError: code SETTING, there is none.
+    """
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, str) and task in tasks():
+        return Task(task, HERE / "tasks" / task)
+    for folder in (Path(task), Path(task) / TASK_OF_A_BUNDLE):
+        if name := _part(folder, "about").get("task"):
+            return Task(name, folder.absolute(), recipe=False)
+    fix = f"Choose one of {', '.join(tasks())}"
+    if Path(task).is_dir():
+        fix += f", or a bundle that semi-med init has written: it has {TASK_OF_A_BUNDLE}/about.json"
+    raise InputError(f"there is no task {str(task)!r}", fix=fix, code="SETTING")
+
+
+def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
     Later parts win: common, the unlabelled side if the method has one, then the method's, the task's, and what the
@@ -40,7 +93,7 @@ def compose(method: str, task: str, target: str | Path) -> Path:
 
     Args:
         method: a name of `methods()`.
-        task: a name of `tasks()`.
+        task: a name of `tasks()`, or the folder of a task's parts or of a bundle that has them.
         target: the bundle's folder, `bundles/<method>_<task>` by convention.
 
     Returns:
@@ -49,21 +102,22 @@ def compose(method: str, task: str, target: str | Path) -> Path:
     Raises:
         InputError: there is no such method or task.
     """
-    for kind, name, known in (("method", method, methods()), ("task", task, tasks())):
-        if name not in known:
-            raise InputError(f"there is no {kind} {name!r}", fix=f"Choose one of {', '.join(known)}", code="SETTING")
-    target, bundle = Path(target), f"{method}_{task}"
+    if method not in methods():
+        raise InputError(f"there is no method {method!r}", fix=f"Choose one of {', '.join(methods())}", code="SETTING")
+    task = find_task(task)
+    target, bundle = Path(target), f"{method}_{task.name}"
     (target / "configs").mkdir(parents=True, exist_ok=True)
     (target / "docs").mkdir(exist_ok=True)
     files = {f"configs/{name}.json": compose_config(name, method=method, task=task) for name in CONFIGS}
     files["configs/metadata.json"] = compose_metadata(method=method, task=task)
     for name, content in files.items():
-        text = to_json(content).replace("{bundle}", bundle).replace("{task}", task)
+        text = to_json(content).replace("{bundle}", bundle).replace("{task}", task.name)
         (target / name).write_text(text, encoding="utf-8")
     shutil.copyfile(HERE / "common" / "logging.conf", target / "configs" / "logging.conf")
     shutil.copyfile(HERE / "common" / "LICENSE", target / "LICENSE")
     (target / "docs" / "README.md").write_text(compose_readme(method=method, task=task), encoding="utf-8")
-    _write_lists(task, target / "data_lists")
+    if task.recipe:
+        _write_lists(task.name, target / "data_lists")
     return target
 
 
@@ -78,18 +132,52 @@ def to_json(content: Any) -> str:
         text = shorter
 
 
-def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
+def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
     """One configuration (`train`, `inference`, `evaluate` or `multi_gpu_train`) of a method for a task."""
-    learns = _part(f"methods/{method}", "about").get("unlabeled", False)
-    common = ("common", "common/unlabeled") if learns else ("common",)
-    rooms = (*common, f"methods/{method}", f"tasks/{task}", f"methods/{method}/{task}")
+    task = find_task(task)
+    rooms = _rooms(method, task)
     config: dict[str, Any] = {}
     if name in ("train", "inference"):
         for room in rooms:
             config = merge(config, _part(room, "shared"))
     for room in rooms:
         config = merge(config, _part(room, name))
+    if values := task.about.get("label_values"):
+        _map_values(config, values)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
+
+
+def _rooms(method: str, task: Task) -> list[Path]:
+    """Where parts are looked for; later ones win."""
+    learns = bool(about_method(method).get("unlabeled"))
+    common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
+    return [*common, HERE / "methods" / method, *own, task.own(method)]
+
+
+def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
+    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ..."""
+    indices = list(range(len(values)))
+    for section, there in (("preprocessing", config.get("train", {})), ("postprocessing", config)):
+        if section not in there:
+            continue
+        transforms = list(there[section]["transforms"])
+        kinds = [transform["_target_"] for transform in transforms]
+        if section == "preprocessing":
+            numbers = {"orig_labels": list(values), "target_labels": indices}
+            own = {"_target_": "MapLabelValued", "keys": ["label", "monitor_label"], **numbers}
+            place = max(i for i, kind in enumerate(kinds) if kind == "LoadImaged") + 1
+            transforms.insert(place, {**own, "allow_missing_keys": True})
+        else:
+            place = next((i for i, kind in enumerate(kinds) if "Save" in kind), len(kinds))
+            config["label_values"] = list(values)
+            own = {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": indices}
+            transforms.insert(place, {**own, "target_labels": "@label_values"})
+            if max(values) > 255:
+                transforms = [
+                    {**each, "output_dtype": "$torch.uint16"} if each.get("output_dtype") else each
+                    for each in transforms
+                ]
+        there[section] = {**there[section], "transforms": transforms}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +194,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _part(room: str, name: str) -> dict[str, Any]:
-    path = HERE / room / f"{name}.json"
+def common_part(name: str) -> dict[str, Any]:
+    """What all bundles have of a configuration."""
+    return _part(HERE / "common", name)
+
+
+def _part(room: Path, name: str) -> dict[str, Any]:
+    path = room / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
@@ -132,10 +225,11 @@ def _in_order(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in sorted(config, key=rank)}
 
 
-def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
+def compose_metadata(*, method: str, task: TaskLike) -> dict[str, Any]:
     """`metadata.json` after MONAI's schema."""
-    about_task, about_method = _part(f"tasks/{task}", "about"), _part(f"methods/{method}", "about")
-    shared = _part(f"tasks/{task}", "shared")
+    task = find_task(task)
+    about_task, about = task.about, about_method(method)
+    shared = _part(task.folder, "shared")
     crop = shared["crop_size"]
     labels = about_task["labels"]
     return {
@@ -143,7 +237,7 @@ def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
         "meta_schema_20240725.json",
         "version": __version__,
         "changelog": {__version__: "first version"},
-        "bundle": f"{method}_{task}",
+        "bundle": f"{method}_{task.name}",
         "monai_version": "1.6.1",
         "pytorch_version": "2.13.0",
         "numpy_version": "2.4.6",
@@ -154,9 +248,9 @@ def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
             "SimpleITK": "2.5.7",
             "tensorboard": "2.21.0",
         },
-        "name": f"{about_task['title']}: {about_method['name']}",
+        "name": f"{about_task['title']}: {about['name']}",
         "task": f"{about_task['title']}, semi-supervised segmentation",
-        "description": f"{about_method['name']} on few labelled and many unlabelled scans. {about_task['title']}.",
+        "description": f"{about['name']} on few labelled and many unlabelled scans. {about_task['title']}.",
         "authors": "semi_med developers",
         "copyright": "Copyright (c) semi_med developers",
         "data_source": about_task["data_source"],
@@ -166,7 +260,7 @@ def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
         "pred_classes": f"{len(labels)} channels, one probability for each class",
         "eval_metrics": {},
         "intended_use": "Research. Not a medical device; look at every result before anything depends on it.",
-        "references": [about_method["reference"], about_task["data_reference"]],
+        "references": [about["reference"], about_task["data_reference"]],
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -197,29 +291,33 @@ def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
     }
 
 
-def compose_readme(*, method: str, task: str) -> str:
+def compose_readme(*, method: str, task: TaskLike) -> str:
     """`docs/README.md` of a bundle."""
     from jinja2 import Environment, StrictUndefined
+
+    task = find_task(task)
 
     template = (HERE / "common" / "README.md.j2").read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     config = compose_config("train", method=method, task=task)
     settings = {
-        key: _shown(value, method=method, task=task)
+        key: _shown(value, method=method, task=task.name)
         for key, value in config.items()
         if key not in _NOT_FOR_PEOPLE and not isinstance(value, dict)
     }
-    own = {k: _shown(v, method=method, task=task) for k, v in config["method"].items() if not k.startswith("_")}
-    notes = HERE / "methods" / method / f"{task}.md"
+    own = {k: _shown(v, method=method, task=task.name) for k, v in config["method"].items() if not k.startswith("_")}
+    notes = HERE / "methods" / method / f"{task.name}.md"
     return environment.from_string(template).render(
-        bundle=f"{method}_{task}",
-        task_name=task,
-        method=_part(f"methods/{method}", "about"),
-        task=_part(f"tasks/{task}", "about"),
+        bundle=f"{method}_{task.name}",
+        task_name=task.name if task.recipe else ".",
+        method=about_method(method),
+        task=task.about,
         config=config,
         settings=settings,
         own=own,
-        results=notes.read_text(encoding="utf-8") if notes.is_file() else "No figure has been measured yet.\n",
+        results=notes.read_text(encoding="utf-8")
+        if task.recipe and notes.is_file()
+        else "No figure has been measured yet.\n",
         version=__version__,
     )
 

@@ -1,0 +1,348 @@
+"""What a person's data are like, in numbers: one pass over the files, a case at a time."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semi_med.data.members import subject_in
+from semi_med.data.pairs import Pair, Pairs
+from semi_med.data.validation import CaseVerdict, Options, examine_cases
+from semi_med.errors import InputError, ProblemsError
+from semi_med.inference.io import PICTURE_SUFFIXES, read_image
+from semi_med.planning.look import CaseLook, look_at
+
+MOST_CLASSES = 64  # beyond it a label is taken for an image
+_COLOURS_TRIED = 8
+_MOST_CHANNELS = 8
+_USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over cases: its 10th percentile, median and 90th percentile."""
+
+    low: float
+    median: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """Of any number of values, at least one."""
+        low, median, high = np.percentile(np.asarray(values, float), (10, 50, 90))
+        return Spread(float(low), float(median), float(high))
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Of sampled voxels: percentiles, mean and standard deviation."""
+
+    p00_5: float
+    median: float
+    p99_5: float
+    mean: float
+    sd: float
+
+    @staticmethod
+    def of(values: np.ndarray) -> Intensities | None:
+        """Of pooled samples; None of nothing."""
+        if not values.size:
+            return None
+        low, median, high = np.percentile(values, (0.5, 50, 99.5))
+        mean, sd = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+        return Intensities(float(low), float(median), float(high), mean, sd)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One class of the labels.
+
+    Attributes:
+        value: its number in the files.
+        name: what it is called.
+        cases: labelled cases that show it.
+        share: of the voxels of those cases, the median.
+        components: connected parts in a case, the median; None if not counted.
+        largest: share of the structure that its largest part has, the median; None if not counted.
+    """
+
+    value: int
+    name: str
+    cases: int
+    share: float
+    components: float | None = None
+    largest: float | None = None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the rules decide from.
+
+    Attributes:
+        cases, labeled: numbers of cases.
+        subjects, labeled_subjects: numbers of people.
+        subject_rule: how it is known who is shown, in words.
+        pictures: whether the files are pictures, without a place in space.
+        oriented: whether files say where right and left are.
+        channels: names of the channels.
+        files: files of a case's image: one for all channels, or one for each.
+        colour: whether the channels are the colours of a picture.
+        size: voxels along right, anterior, superior.
+        spacing: mm along the same.
+        intensities: of all voxels of the first channel.
+        foreground: of the voxels inside structures.
+        ct: whether intensities look like Hounsfield units.
+        zeros: share of voxels that are exactly 0, the median.
+        background: the label value of the background.
+        classes: structures in the order of their values.
+        notes: what is odd.
+    """
+
+    cases: int
+    labeled: int
+    subjects: int
+    labeled_subjects: int
+    subject_rule: str
+    pictures: bool
+    oriented: bool
+    channels: tuple[str, ...]
+    files: int
+    colour: bool
+    size: tuple[Spread, Spread, Spread]
+    spacing: tuple[Spread, Spread, Spread]
+    intensities: Intensities
+    foreground: Intensities | None
+    ct: bool
+    zeros: float
+    background: int
+    classes: tuple[Structure, ...]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def median_size(self) -> tuple[int, int, int]:
+        """Voxels of the median case."""
+        i, j, k = (round(axis.median) for axis in self.size)
+        return i, j, k
+
+    @property
+    def median_spacing(self) -> tuple[float, float, float]:
+        """Mm of the median case."""
+        i, j, k = (axis.median for axis in self.spacing)
+        return i, j, k
+
+    @property
+    def label_values(self) -> list[int]:
+        """The number in the files of class 0, 1, ..."""
+        return [self.background, *(structure.value for structure in self.classes)]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `plan.json`."""
+        return asdict(self)
+
+
+def take_fingerprint(
+    pairs: Pairs,
+    *,
+    subject_pattern: re.Pattern[str] | None = None,
+    class_names: Sequence[str] = (),
+    modality: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Fingerprint, dict[str, str]]:
+    """Read every case once; and the subject of each case.
+
+    Args:
+        pairs: the cases.
+        subject_pattern: finds the subject in the path of an image.
+        class_names: of the structures, in the order of their values.
+        modality: "CT" and "MR" decide what intensities are taken for; None looks at them.
+        progress: called with (cases done, cases in all).
+
+    Raises:
+        ProblemsError: every fault of the files: damaged ones, labels on another grid, the same scan twice.
+        InputError: there is no label, or the labels hold no class.
+    """
+    if not any(case.label for case in pairs.cases):
+        raise InputError(
+            f"none of the {len(pairs.cases)} scans has a label, and nothing can be learned without one",
+            where=pairs.root,
+            fix="Label a handful of scans and name their folder with --labels; a label is named like its image.",
+            code="NO_LABELS",
+        )
+    channels = len(pairs.channels) if len(pairs.channels) > 1 else channels_of(pairs.cases)
+    items = [_item(case) for case in pairs.cases]
+    options = Options(channels=channels, look=look_at, most_looks=len(items), subject_pattern=subject_pattern)
+    findings = examine_cases(items, progress=progress, options=options)
+    if findings.problems:
+        raise ProblemsError(findings.problems, title="the data cannot be used as they are")
+    subjects, rule = subjects_of(pairs, pattern=subject_pattern)
+    looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
+    background, classes = _classes(findings.verdicts, class_names)
+    pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
+    with_label = {subjects[case.case] for case in pairs.cases if case.label}
+    colour = pictures and channels == 3 and len(pairs.channels) == 1
+    notes = [note for note in findings.notes if not any(f"{word}:" in note for word in _USUAL)]
+    made = Fingerprint(
+        cases=len(pairs.cases),
+        labeled=sum(case.label is not None for case in pairs.cases),
+        subjects=len(set(subjects.values())),
+        labeled_subjects=len(with_label),
+        subject_rule=rule,
+        pictures=pictures,
+        oriented=not pictures and any(facts.orientation for v in findings.verdicts for facts in v.facts.values()),
+        channels=("red", "green", "blue") if colour else _channel_names(pairs.channels, channels),
+        files=len(pairs.channels),
+        colour=colour,
+        size=_spreads([look.shape for look in looks]),
+        spacing=_spreads([look.spacing for look in looks]),
+        intensities=_pooled([look.voxels for look in looks]) or Intensities(0, 0, 0, 0, 0),
+        foreground=_pooled([look.foreground for look in looks]),
+        ct=modality.upper() == "CT" if modality else not pictures and channels == 1 and _looks_like_ct(looks),
+        zeros=float(np.median([look.zeros for look in looks])),
+        background=background,
+        classes=classes,
+        notes=(*pairs.notes, *notes),
+    )
+    return made, subjects
+
+
+def channels_of(cases: Sequence[Pair]) -> int:
+    """Channels of an image in one file: 3 if any of a few pictures is in colour, the fourth axis of a NIfTI file."""
+    step = -(-len(cases) // _COLOURS_TRIED)
+    for case in cases[::step]:
+        path = case.images[0]
+        if str(path).lower().endswith(PICTURE_SUFFIXES):
+            array = read_image(path, channels=3).array
+            if array.ndim == 4 and np.ptp(array, axis=3).any():
+                return 3
+        elif path.name.lower().endswith((".nii", ".nii.gz")):
+            import nibabel
+
+            try:
+                shape = tuple(nibabel.load(path).shape)  # type: ignore[attr-defined]
+            except Exception:  # the reader that follows says what is wrong with it
+                return 1
+            if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
+                return int(shape[3])
+    return 1
+
+
+def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[str, str], str]:
+    """Whom each case shows, and how that is known, in words.
+
+    By the pattern if there is one; by `sub-...` in the names; by the folder where folders hold several cases each;
+    else each case is a person of its own.
+
+    Raises:
+        InputError: code SETTING, the pattern is found in no path.
+    """
+    names = {case.case: case.case for case in pairs.cases}
+    if pattern is not None:
+        found = {case.case: pattern.search(case.images[0].as_posix()) for case in pairs.cases}
+        if not any(found.values()):
+            raise InputError(
+                f"the pattern {pattern.pattern!r} is found in none of the paths, for example "
+                f"{pairs.cases[0].images[0].name}",
+                where="--subject-pattern",
+                fix="It is a regular expression; its first group, or else all of it, is the subject.",
+                code="SETTING",
+            )
+        groups = {case: match[1] if match and pattern.groups else match and match[0] for case, match in found.items()}
+        return {case: group or case for case, group in groups.items()}, f"what {pattern.pattern!r} finds in the path"
+    bids = {case.case: subject_in(case.case) for case in pairs.cases}
+    if all(bids.values()):
+        return {case: str(subject) for case, subject in bids.items()}, "sub-... in the name"
+    folders = Counter(case.folder for case in pairs.cases)
+    if len(folders) > 1 and "" not in folders and max(folders.values()) > 1:
+        return {case.case: case.folder for case in pairs.cases}, "the folder that a case lies in"
+    return names, "each case counts as a subject of its own (--subject-pattern says otherwise)"
+
+
+def _item(case: Pair) -> dict[str, Any]:
+    files = [str(path) for path in case.images]
+    item: dict[str, Any] = {"image": files[0] if len(files) == 1 else files, "case": case.case}
+    return {**item, "label": str(case.label)} if case.label else item
+
+
+def _channel_names(endings: Sequence[str], count: int) -> tuple[str, ...]:
+    if len(endings) > 1 and not all(ending.isdigit() for ending in endings):
+        return tuple(ending.upper() for ending in endings)
+    return tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
+
+
+def _spreads(rows: Sequence[Sequence[float]]) -> tuple[Spread, Spread, Spread]:
+    i, j, k = (Spread.of([row[axis] for row in rows]) for axis in range(3))
+    return i, j, k
+
+
+def _pooled(samples: Sequence[np.ndarray]) -> Intensities | None:
+    return Intensities.of(np.concatenate(samples)) if samples else None
+
+
+def _looks_like_ct(looks: Sequence[CaseLook]) -> bool:
+    """Air near -1000 and bone or contrast above 200, in whole numbers, in nine cases of ten."""
+    fits = [
+        look.whole and -3100 <= look.voxels.min() <= -500 and np.percentile(look.voxels, 99.9) >= 100 for look in looks
+    ]
+    return bool(np.mean(fits) >= 0.9)
+
+
+def _classes(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tuple[int, tuple[Structure, ...]]:
+    """The background's value and the structures.
+
+    0 is the background; where no label has a 0, the smallest value is.
+    """
+    counts: list[tuple[Mapping[int, int], Mapping[int, tuple[int, float]]]] = []
+    for verdict in verdicts:
+        facts = verdict.facts.get(verdict.label or "")
+        if facts is not None and facts.values is not None:
+            counts.append((facts.values, verdict.kept.components if verdict.kept else {}))
+    values = sorted({value for found, _ in counts for value, number in found.items() if number})
+    if len(values) > MOST_CLASSES:
+        raise InputError(
+            f"the labels hold {len(values)} different values, {values[0]} to {values[-1]}; up to {MOST_CLASSES} are "
+            "taken for classes",
+            where="labels",
+            fix="These may be images, or masks that a lossy format (JPEG) or interpolation has blurred.",
+            code="LABEL_VALUES",
+        )
+    if len(values) < 2:
+        raise InputError(
+            f"the labels hold nothing but {values[0] if values else 'nothing'}",
+            where="labels",
+            fix="A label has the background and at least one structure.",
+            code="LABEL_VALUES",
+        )
+    background, *others = values if 0 not in values else [0, *(value for value in values if value)]
+    if names and len(names) != len(others):
+        raise InputError(
+            f"{len(names)} names came for {len(others)} classes; the values are {', '.join(map(str, others))}",
+            where="--class",
+            fix="Give one --class NAME for each, in this order.",
+            code="CLASSES",
+        )
+    called = list(names) or [f"class {value}" for value in others]
+    return background, tuple(_structure(value, name, counts) for value, name in zip(others, called, strict=True))
+
+
+def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Any]]]) -> Structure:
+    shares = [found[value] / sum(found.values()) for found, _ in counts if found.get(value)]
+    parts = [components[value] for _, components in counts if value in components]
+    return Structure(
+        value=value,
+        name=name,
+        cases=len(shares),
+        share=float(np.median(shares)),
+        components=float(np.median([count for count, _ in parts])) if parts else None,
+        largest=float(np.median([largest for _, largest in parts])) if parts else None,
+    )
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path as a data list has it."""
+    return path.relative_to(root).as_posix()

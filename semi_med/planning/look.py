@@ -1,0 +1,95 @@
+"""What one case adds to the fingerprint: a sample of its intensities, the shapes of its structures, and no array."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from semi_med.inference.grids import to_ras
+from semi_med.inference.io import Scan
+
+_SAMPLE = 2000  # intensities kept of a case, and as many of its foreground
+_TRIED = 40_000  # voxels looked at for the foreground of a large scan before all are
+_LARGEST_BOX = 40_000_000  # voxels of a structure's box in which components are still counted
+
+
+@dataclass(frozen=True)
+class CaseLook:
+    """Of one case; axes run towards right, anterior, superior.
+
+    Attributes:
+        shape: voxels along the three axes.
+        spacing: mm.
+        voxels: a sample of the intensities of the first channel.
+        foreground: the same inside the structures; empty without a label.
+        zeros: share of voxels that are exactly 0.
+        whole: whether all intensities of the sample are whole numbers.
+        components: by label value, number of connected parts and share of the largest; None where not counted.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    voxels: np.ndarray
+    foreground: np.ndarray
+    zeros: float
+    whole: bool
+    components: dict[int, tuple[int, float]]
+
+
+def look_at(scan: Scan | None, label: Scan | None) -> CaseLook | None:
+    """The look at one case; None where the image could not be read."""
+    if scan is None:
+        return None
+    array, spacing = to_ras(scan.array, scan.affine)
+    random = np.random.default_rng(zlib.crc32(repr(scan.array.shape).encode()))
+    voxels = _sample(scan.array.reshape(-1), random)
+    inside = np.empty(0, np.float32)
+    components: dict[int, tuple[int, float]] = {}
+    if label is not None and label.array.shape[:3] == scan.array.shape[:3]:
+        inside = _inside(scan.array, label.array, random)
+        components = _components(label.array)
+    return CaseLook(
+        shape=(int(array.shape[0]), int(array.shape[1]), int(array.shape[2])),
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        voxels=voxels,
+        foreground=inside,
+        zeros=float(np.mean(voxels == 0)),
+        whole=bool(np.array_equal(voxels, np.rint(voxels))),
+        components=components,
+    )
+
+
+def _sample(flat: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return flat[random.integers(0, flat.size, _SAMPLE)].astype(np.float32)
+
+
+def _inside(image: np.ndarray, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Intensities where the label is not 0."""
+    flat, known = image.reshape(label.size, -1), label.reshape(-1)
+    places = random.integers(0, label.size, _TRIED)
+    places = places[known[places] > 0]
+    if len(places) < _SAMPLE // 4:
+        places = np.flatnonzero(known)
+    if not len(places):
+        return np.empty(0, np.float32)
+    return flat[random.choice(places, _SAMPLE), 0].astype(np.float32)
+
+
+def _components(label: np.ndarray) -> dict[int, tuple[int, float]]:
+    from scipy import ndimage
+
+    found: dict[int, tuple[int, float]] = {}
+    if label.dtype.itemsize > 2:
+        return found
+    for value, box in enumerate(ndimage.find_objects(label.astype(np.int32, copy=False)), start=1):
+        if box is None:
+            continue
+        part = label[box] == value
+        if part.size > _LARGEST_BOX:
+            continue
+        parts, count = ndimage.label(part, structure=np.ones((3,) * part.ndim))
+        sizes = np.bincount(parts.reshape(-1))[1:]
+        found[value] = (int(count), float(sizes.max() / sizes.sum()))
+    return found
