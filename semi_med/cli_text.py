@@ -206,12 +206,13 @@ def plan_json(planned: Planned) -> str:
 def next_commands(folder: Path, planned: Planned) -> list[str]:
     """What to type after `semi-med init`."""
     bundle = shlex.quote(str(folder))
+    task = bundle if "/" in bundle else f"./{bundle}"  # a bare word is the name of a recipe
     lines = ["", "next:", f"  semi-med train {bundle}"]
     lines.append(f"  semi-med predict {bundle} FOLDER_OF_NEW_SCANS -o masks")
     lines.append("  semi-med evaluate masks FOLDER_OF_THEIR_LABELS -o table.csv")
     if planned.data_list.test:
         lines.append(
-            f"  semi-med compare --task {bundle} --methods {planned.request.method} --labeled 4 --seeds 3 -o compare"
+            f"  semi-med compare --task {task} --methods {planned.request.method} --labeled 4 --seeds 3 -o compare"
         )
     return lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.compare.job import is_done, predictions_of, record_of, table_of
-from semi_med.compare.plan import Job, Plan, about
+from semi_med.compare.plan import Job, Plan, about, task_of
 from semi_med.compare.stages import Stage, stages_of
 from semi_med.data.data_list import DataList, load_data_list
 from semi_med.data.subsets import subject_of
@@ -73,7 +73,7 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
         )
     listed = load_data_list(folder / "lists" / f"{finished[0].data_list}.json")
     return ComparisonView(
-        title=f"{_title(plan)}: did the unlabelled scans help?",
+        title=f"{_title(plan, folder)}: did the unlabelled scans help?",
         runs=[_result(plan, job, folder, listed) for job in finished],
         method_names={method: about(method)["name"] for method in plan.methods},
         subjects={case.name: subject_of(case) for case in listed.test},
@@ -92,10 +92,8 @@ _NOTES = (
 )
 
 
-def _title(plan: Plan) -> str:
-    from semi_med.recipes.compose import HERE
-
-    return str(json.loads((HERE / "tasks" / plan.task / "about.json").read_text(encoding="utf-8"))["title"])
+def _title(plan: Plan, folder: Path) -> str:
+    return str(task_of(plan.task, folder).about["title"])
 
 
 def _result(plan: Plan, job: Job, folder: Path, listed: DataList) -> RunResult:

@@ -12,6 +12,7 @@ from pathlib import Path
 from semi_med.data.data_list import DataList, data_list_text, load_data_list
 from semi_med.data.subsets import check_apart, counts_scans, draw_labeled, pool_subjects
 from semi_med.errors import InputError
+from semi_med.recipes.compose import Task, TaskLike, find_task
 
 ALL = "all_labeled"
 _LISTS_OF_A_BUNDLE = re.compile(r"/data_lists/([a-z_]*)%02d([a-z_]*)\.json'")
@@ -59,16 +60,20 @@ class RunLists:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def find_base(task: str, *, dataset_dir: Path, data_list: Path | None) -> Base:
-    """The base list that was named, else the published lists of the task, else one of the data set.
+def find_base(task: TaskLike, *, dataset_dir: Path, data_list: Path | None) -> Base:
+    """The base list that was named, else the published lists of the task, else that of its bundle or of the data set.
 
     That is `data_list.json`, or `all_labeled.json` as `semi-med prepare` writes it.
 
     Raises:
         InputError: there is none.
     """
+    task = find_task(task)
     if data_list is None and (published := _published_lists(task)):
-        return Base(published, f"published lists of {task}", published=True)
+        return Base(published, f"published lists of {task.name}", published=True)
+    of_bundle = task.folder.parents[1] / "data_lists" / "labeled.json"
+    if data_list is None and not task.recipe and of_bundle.is_file():
+        data_list = of_bundle
     path = data_list or dataset_dir / "data_list.json"
     if data_list is None and not path.is_file() and (dataset_dir / f"{ALL}.json").is_file():
         path = dataset_dir / f"{ALL}.json"
@@ -84,7 +89,7 @@ def load_base(folder: Path, *, published: bool, source: str) -> Base:
     return Base({path.stem: load_data_list(path) for path in sorted(folder.glob("*.json"))}, source, published)
 
 
-def _published_lists(task: str) -> dict[str, DataList]:
+def _published_lists(task: Task) -> dict[str, DataList]:
     """The lists that the task's bundles choose among by their setting `labeled`, and that of all labels."""
     from semi_med.recipes.compose import compose, compose_config
 

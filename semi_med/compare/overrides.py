@@ -10,7 +10,7 @@ from typing import Any
 
 from semi_med.errors import InputError
 from semi_med.launch import parse_setting
-from semi_med.recipes.compose import compose_config, methods
+from semi_med.recipes.compose import TaskLike, compose_config, methods
 
 Overrides = Mapping[str, Mapping[str, str]]  # "" for all methods, else a method's name
 
@@ -70,7 +70,7 @@ def check_names(kind: str, names: Iterable[str], *, known: Sequence[str]) -> Non
             raise InputError(f"there is no {kind} {name!r}", fix=fix, code="SETTING")
 
 
-def check_overrides(overrides: Overrides, chosen: Sequence[str], *, task: str) -> None:
+def check_overrides(overrides: Overrides, chosen: Sequence[str], *, task: TaskLike) -> None:
     """Refuse a setting that a method does not have, before anything is trained.
 
     Args:
@@ -128,7 +128,7 @@ def _inside(place: Any, part: str) -> Any:
     return place.get(part) if isinstance(place, Mapping) else None
 
 
-def settings_for(overrides: Overrides, method: str, *, stage: str, task: str) -> dict[str, str]:
+def settings_for(overrides: Overrides, method: str, *, stage: str, task: TaskLike) -> dict[str, str]:
     """The settings of one training.
 
     Args:

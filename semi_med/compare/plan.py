@@ -15,9 +15,10 @@ from typing import Any
 from semi_med.compare.overrides import check_names
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
-from semi_med.recipes.compose import about_method, compose_config, to_json
+from semi_med.recipes.compose import Task, TaskLike, about_method, compose_config, find_task, to_json
 
 RECORD = "compare.json"
+OWN_TASK = "task"  # in a comparison's folder: the parts of a task that is no recipe
 FLOOR = "supervised"
 _SCHEMA = 1
 _CONFIGS = ("train", "inference")
@@ -55,7 +56,7 @@ class Plan:
     """Everything that decides the runs.
 
     Attributes:
-        task: recipe name.
+        task: its name; a task of the person's own has its parts in the comparison's folder, see `task_of`.
         methods: recipe names, in order of display; the floor is always among them.
         labeled: numbers of labelled subjects.
         seeds: of the runs.
@@ -154,16 +155,23 @@ def about(method: str) -> dict[str, Any]:
     return about_method(method)
 
 
+def task_of(name: str, folder: Path) -> Task:
+    """The task of a comparison: the parts that its folder keeps of a task of the person's own, else the recipe."""
+    kept = folder / OWN_TASK
+    return Task(name, kept.absolute(), recipe=False) if (kept / "about.json").is_file() else find_task(name)
+
+
 def with_earlier(methods: Sequence[str]) -> list[str]:
     """The methods and those of the runs that they start from."""
     earlier = [about(method)["before"]["method"] for method in methods if about(method).get("before")]
     return list(dict.fromkeys([*methods, *earlier]))
 
 
-def recipe_digest(method: str, task: str) -> str:
+def recipe_digest(method: str, task: TaskLike) -> str:
     """Of the configurations that a bundle is trained and predicts with, as they are composed."""
+    task = find_task(task)
     parts = [to_json(compose_config(name, method=method, task=task)) for name in _CONFIGS]
-    text = "".join(parts).replace("{bundle}", f"{method}_{task}").replace("{task}", task)
+    text = "".join(parts).replace("{bundle}", f"{method}_{task.name}").replace("{task}", task.name)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +14,24 @@ from semi_med.compare.locks import locked
 from semi_med.compare.overrides import check_names, check_overrides, meaning, parse_overrides
 from semi_med.compare.plan import (
     FLOOR,
+    OWN_TASK,
     RECORD,
     Plan,
     about,
     make_jobs,
     read_plan,
     recipe_digest,
+    task_of,
     with_earlier,
     write_plan,
 )
 from semi_med.data.data_list import DataList, data_list_text, save_data_list
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.recipes.compose import compose, compose_config, methods, tasks
+from semi_med.recipes.compose import Task, compose, compose_config, find_task, methods, tasks
 
 PARTS = (
     *("lists", "bundles", "runs", "predictions", "tables", "logs", "locks"),
-    *(RECORD, "jobs.txt", "comparison.html", "comparison.csv", "summary.csv"),
+    *(RECORD, OWN_TASK, "jobs.txt", "comparison.html", "comparison.csv", "summary.csv"),
 )
 
 
@@ -71,7 +74,7 @@ def prepare_plan(request: Request) -> Plan:
         base = _base(request, old)
         plan, lists = _planned(request, old, base)
         _check_files(lists, Path(plan.dataset_dir))
-        _write(plan, lists, base, folder)
+        _write(plan, lists, base, folder, task=_task(request, old))
     return plan
 
 
@@ -102,20 +105,47 @@ def _check_complete(request: Request) -> None:
         )
 
 
-def _task(request: Request, old: Plan | None) -> str:
-    task = request.task or (old.task if old else "")
-    check_names("task", [task], known=tasks())
+def _task(request: Request, old: Plan | None) -> Task:
+    """The task that is asked for, or that of the plan.
+
+    Raises:
+        InputError: code SETTING, there is no such task; code DIFFERENT, the folder keeps another one of this name.
+    """
+    if request.task is None:
+        return task_of(old.task if old else "", request.folder)
+    if not Path(request.task).is_dir():
+        check_names("task", [request.task], known=tasks())
+    task = find_task(request.task)
+    kept = request.folder / OWN_TASK
+    if kept.is_dir() and (task.recipe or _texts(task.folder) != _texts(kept)):
+        raise InputError(
+            f"the comparison was planned for another task {task.name} than that of {request.task}",
+            where=kept,
+            fix="Choose another folder with -o, or go on without --task.",
+            code="DIFFERENT",
+        )
     return task
 
 
+def _texts(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.json")}
+
+
 def _dataset_dir(request: Request, old: Plan | None) -> Path:
-    default = old.dataset_dir if old and not request.task else f"data/{_task(request, old)}"
-    folder = Path(request.dataset_dir or default).absolute()
+    folder = Path(request.dataset_dir or _usual_dir(request, old)).absolute()
     if not folder.is_dir():
         raise InputError(
             "the data set's folder is missing", where=folder, fix="Name it with --dataset-dir.", code="MISSING"
         )
     return folder
+
+
+def _usual_dir(request: Request, old: Plan | None) -> str:
+    if old and not request.task:
+        return old.dataset_dir
+    task = _task(request, old)
+    own = None if task.recipe else compose_config("train", method=FLOOR, task=task).get("dataset_dir")
+    return str(own or f"data/{task.name}")
 
 
 def _base(request: Request, old: Plan | None) -> Base:
@@ -153,7 +183,7 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
     lists = make_lists(base, labeled=labeled, seeds=seeds, all_labels=all_labels)
     _check_unlabeled(lists, chosen)
     plan = Plan(
-        task=task,
+        task=task.name,
         methods=chosen,
         labeled=labeled,
         seeds=seeds,
@@ -177,16 +207,16 @@ def _union(*groups: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(value for group in groups for value in group))
 
 
-def _default_iterations(task: str) -> int:
+def _default_iterations(task: Task) -> int:
     return int(compose_config("train", method=FLOOR, task=task)["max_iterations"])
 
 
-def _check_classes(base: Base, settings: Mapping[str, Mapping[str, str]], *, task: str) -> None:
+def _check_classes(base: Base, settings: Mapping[str, Mapping[str, str]], *, task: Task) -> None:
     first = next(iter(base.lists.values()))
     wanted = meaning(settings.get("", {}).get("classes", compose_config("train", method=FLOOR, task=task)["classes"]))
     if len(first.labels) != wanted:
         raise InputError(
-            f"the data list has {len(first.labels)} classes with the background, the task {task} has {wanted}",
+            f"the data list has {len(first.labels)} classes with the background, the task {task.name} has {wanted}",
             where=base.source,
             fix="Choose the task of these data with --task.",
             code="CLASSES",
@@ -220,7 +250,7 @@ def _notes_on(settings: Mapping[str, Mapping[str, str]], chosen: Sequence[str], 
     return notes
 
 
-def _recipes(involved: Sequence[str], task: str, old: Plan | None) -> dict[str, str]:
+def _recipes(involved: Sequence[str], task: Task, old: Plan | None) -> dict[str, str]:
     """Digests of the recipes: of methods that are planned already those of their bundles, which lie in the folder.
 
     Raises:
@@ -290,7 +320,7 @@ def _check_files(lists: RunLists, dataset_dir: Path) -> None:
         for file in (*case.files, case.label, case.monitor_label)
         if file
     }
-    missing = sorted(file for file in files if not (dataset_dir / file).is_file())
+    missing = sorted(file for file in files if not (dataset_dir / file).exists())
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(files)} files of the data list are missing: {', '.join(missing[:5])}",
@@ -300,13 +330,15 @@ def _check_files(lists: RunLists, dataset_dir: Path) -> None:
         )
 
 
-def _write(plan: Plan, lists: RunLists, base: Base, folder: Path) -> None:
+def _write(plan: Plan, lists: RunLists, base: Base, folder: Path, *, task: Task) -> None:
     for name, data_list in base.lists.items():
         _save_once(data_list, folder / "lists" / "base" / f"{name}.json")
     for name, data_list in lists.lists.items():
         _save_once(data_list, folder / "lists" / f"{name}.json")
+    if not task.recipe and not (folder / OWN_TASK).exists():
+        shutil.copytree(task.folder, folder / OWN_TASK)
     for method in plan.recipes:
-        _write_bundle(method, plan.task, folder / "bundles" / f"{method}_{plan.task}")
+        _write_bundle(method, task_of(plan.task, folder), folder / "bundles" / f"{method}_{plan.task}")
     write_plan(plan, folder)
 
 
@@ -322,7 +354,7 @@ def _save_once(data_list: DataList, path: Path) -> None:
         )
 
 
-def _write_bundle(method: str, task: str, target: Path) -> None:
+def _write_bundle(method: str, task: Task, target: Path) -> None:
     """Compose a bundle that is not there, at once: a job that runs may read it."""
     if target.is_dir():
         return

@@ -14,7 +14,7 @@ from typing import Any
 
 from semi_med.bundle_settings import merged
 from semi_med.compare.overrides import meaning, settings_for
-from semi_med.compare.plan import Job, Plan, about, bundle_digest
+from semi_med.compare.plan import Job, Plan, about, bundle_digest, task_of
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
@@ -77,7 +77,11 @@ def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = 
         }
         if about(method).get("unlabeled") and _watchable(data_list):
             fixed["monitor_pseudo_labels"] = True
-        settings = {**fixed, **settings_for(plan.settings, job.method, stage=method, task=plan.task), **more}
+        settings = {
+            **fixed,
+            **settings_for(plan.settings, job.method, stage=method, task=task_of(plan.task, folder)),
+            **more,
+        }
         bundle = folder / "bundles" / f"{method}_{plan.task}"
         return Stage(method, bundle, target, data_list, iterations, job.seed, settings, plan.recipes[method])
 

@@ -71,7 +71,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """For `plan.json`."""
-        trial = None if self.trial is None else {"gigabytes": self.trial.gigabytes, "seconds": self.trial.seconds}
+        trial = None if self.trial is None else asdict(self.trial)
         return {
             "choices": {name: asdict(choice) for name, choice in self.choices.items()},
             "trial": trial,
@@ -124,7 +124,7 @@ def make_plan(
                 code="MEMORY",
             )
         limits = smaller
-    seconds = None if trial is None else trial.seconds
+    seconds = None if trial is None else trial.alone
     return Plan(_scheduled(choices, found, wishes, machine, cases=cases, seconds=seconds), trial, tuple(tried))
 
 

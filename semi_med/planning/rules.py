@@ -238,7 +238,7 @@ def iterations(cases: int, dims: int, *, device: str, seconds: float | None) -> 
     fits = max(200, int(CPU_HOURS * 3600 / seconds / 100) * 100)
     if fits >= whole:
         return whole, why
-    return fits, f"an hour on this CPU; on a GPU it would be {whole:,}: more is better"
+    return fits, f"an hour on this CPU if it is free; on a GPU it would be {whole:,}: more is better"
 
 
 def learning_rate(updates: int) -> tuple[float, str]:

@@ -32,12 +32,14 @@ class Trial:
 
     Attributes:
         gigabytes: peak memory; None where the step did not fit.
-        seconds: of one step, views included.
+        seconds: of one step, views included, as the clock has it.
+        alone: what a step would take if nothing else ran, from the processor's time; of a GPU as `seconds`.
         words: why it did not fit, or nothing.
     """
 
     gigabytes: float | None
     seconds: float | None
+    alone: float | None = None
     words: str = ""
 
 
@@ -67,10 +69,10 @@ def run_trial(parts: Parts, *, method: str, device: str, memory_gb: float) -> Tr
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST)
         except subprocess.TimeoutExpired:
-            return Trial(None, None, f"a step took longer than {_LONGEST:.0f} s")
+            return Trial(None, None, words=f"a step took longer than {_LONGEST:.0f} s")
     line = next((line for line in done.stdout.splitlines() if line.startswith(_MARK)), None)
     if line is None and done.returncode < 0:
-        return Trial(None, None, "the process was killed, as it is for want of memory")
+        return Trial(None, None, words="the process was killed, as it is for want of memory")
     if line is None:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(
@@ -93,11 +95,11 @@ def main(folder: str, method: str, device: str, memory_gb: str) -> None:
     try:
         found = measure(Path(folder), method=method, device=device, memory_gb=float(memory_gb))
     except (torch.OutOfMemoryError, MemoryError, ResourceError) as error:
-        found = Trial(None, None, f"it does not fit: {type(error).__name__}")
+        found = Trial(None, None, words=f"it does not fit: {type(error).__name__}")
     except RuntimeError as error:
         if "allocate memory" not in str(error):
             raise
-        found = Trial(None, None, "it does not fit: memory could not be allocated")
+        found = Trial(None, None, words="it does not fit: memory could not be allocated")
     sys.stdout.write(_MARK + json.dumps(found.__dict__) + "\n")
 
 
@@ -121,9 +123,9 @@ def measure(folder: Path, *, method: str, device: str, memory_gb: float) -> Tria
     views = [parser.get_parsed_content(f"train#{name}") for name in ("labeled_view", "unlabeled_view")]
     raw = [_noise(config, labeled=True)]
     raw += [_noise(config, labeled=False)] if config["needs_unlabeled"] else [{}]
-    seconds = []
+    seconds, alone = [], []
     for number in range(1 + _STEPS):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         batches = []
         for stream, (batch, view) in enumerate(zip(raw, views, strict=True)):
             moved = {key: value.to(device) if key != "margin" else value for key, value in batch.items()}
@@ -139,9 +141,11 @@ def measure(folder: Path, *, method: str, device: str, memory_gb: float) -> Tria
         trained.after_update(number)
         float(loss.detach())  # waits for a GPU
         seconds.append(time.perf_counter() - started)
+        alone.append((time.process_time() - used) / torch.get_num_threads() if device == "cpu" else seconds[-1])
         if _peak_gb(device) > memory_gb:
             break
-    return Trial(round(_peak_gb(device), 3), round(min(seconds[1:] or seconds), 4))
+    best, free = min(seconds[1:] or seconds), min(alone[1:] or alone)
+    return Trial(round(_peak_gb(device), 3), round(best, 4), round(min(best, free), 4))
 
 
 def _noise(config: Mapping[str, Any], *, labeled: bool) -> dict[str, Any]:
