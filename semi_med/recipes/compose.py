@@ -34,8 +34,8 @@ def tasks() -> list[str]:
 def compose(method: str, task: str, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, the unlabelled side if the method has one, then the method's, the task's, and what the
-    method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
+    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, then the
+    method's, the task's, and what the method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
     agree on. Weights, checkpoints and logs that lie in `target` are left alone.
 
     Args:
@@ -81,7 +81,7 @@ def to_json(content: Any) -> str:
 def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
     """One configuration (`train`, `inference`, `evaluate` or `multi_gpu_train`) of a method for a task."""
     learns = _part(f"methods/{method}", "about").get("unlabeled", False)
-    common = ("common", "common/unlabeled") if learns else ("common",)
+    common = ("common", *(["common/unlabeled"] if learns else []), *(["common/slices"] if _flat(task) else []))
     rooms = (*common, f"methods/{method}", f"tasks/{task}", f"methods/{method}/{task}")
     config: dict[str, Any] = {}
     if name in ("train", "inference"):
@@ -90,6 +90,11 @@ def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
     for room in rooms:
         config = merge(config, _part(room, name))
     return _in_order({key: _expand(value, config) for key, value in config.items()})
+
+
+def _flat(task: str) -> bool:
+    """Whether the task's network sees pictures and slices instead of volumes."""
+    return _part(f"tasks/{task}", "about").get("dimensions", 3) == 2
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,8 +165,8 @@ def compose_metadata(*, method: str, task: str) -> dict[str, Any]:
         "authors": "semi_med developers",
         "copyright": "Copyright (c) semi_med developers",
         "data_source": about_task["data_source"],
-        "data_type": "nifti",
-        "image_classes": "one channel of intensities with mean 0 and SD 1",
+        "data_type": about_task.get("data_type", "nifti"),
+        "image_classes": f"{_counted(len(about_task['channels']), 'channel')} of intensities with mean 0 and SD 1",
         "label_classes": ", ".join(f"{value} {name}" for value, name in labels.items()),
         "pred_classes": f"{len(labels)} channels, one probability for each class",
         "eval_metrics": {},
@@ -216,12 +221,17 @@ def compose_readme(*, method: str, task: str) -> str:
         task_name=task,
         method=_part(f"methods/{method}", "about"),
         task=_part(f"tasks/{task}", "about"),
+        flat=_flat(task),
         config=config,
         settings=settings,
         own=own,
         results=notes.read_text(encoding="utf-8") if notes.is_file() else "No figure has been measured yet.\n",
         version=__version__,
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"one {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _shown(value: Any, *, method: str, task: str) -> str:
