@@ -47,6 +47,14 @@ class Network(str, Enum):
     mean = "mean"
 
 
+class LabelFormat(str, Enum):
+    """What the labels of a prediction are written as."""
+
+    auto = "auto"
+    nifti = "nifti"
+    png = "png"
+
+
 class Strata(str, Enum):
     """What the sections of a split hold in equal proportions."""
 
@@ -391,8 +399,12 @@ def train(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle with weights, or the folder of a training run.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Scans, folders of scans, folders or zips of a DICOM series.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Scans or pictures, folders of them, folders or zips of a DICOM series.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz, of pictures <case>_seg.png.")
+    ],
     network: Annotated[Network, typer.Option(help="Which of two networks, or the mean of both.")] = Network.first,
     largest_component: Annotated[
         bool | None,
@@ -415,6 +427,10 @@ def predict(
     refuse_burned_in: Annotated[
         bool, typer.Option("--refuse-burned-in", help="Refuse DICOM whose pixels may show who the patient is.")
     ] = False,
+    label_format: Annotated[
+        LabelFormat,
+        typer.Option("--format", help="nifti: for pictures too; png: for volumes of one slice too."),
+    ] = LabelFormat.auto,
 ) -> None:
     """Segment scans. Exit code 1 if a case failed; the others are written."""
     from semi_med.inference.batch_files import collect_cases
@@ -446,6 +462,7 @@ def predict(
             "gaps": "resample" if allow_gaps else "error",
             "burned_in": "error" if refuse_burned_in else "warn",
         },
+        format=label_format.value,
         report=cli_text.case_line(),
     )
     for row in rows:

@@ -52,7 +52,9 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
 
     def show(row: CaseRow, done: int, total: int) -> None:
         if row["status"] == "done":
-            found = ", ".join(f"{name} {millilitres:.1f} ml" for name, millilitres in row["volumes_ml"].items())
+            sizes = {name: f"{millilitres:.1f} ml" for name, millilitres in row["volumes_ml"].items()}
+            # a picture has no size in mm
+            found = ", ".join(f"{name} {sizes.get(name, f'{pixels} pixels')}" for name, pixels in row["voxels"].items())
         else:
             found = f"FAILED: {row['error']}"
         left = _left(started, done, total)

@@ -10,7 +10,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import MetaKeys
+from monai.utils import ImageMetaKey
 
 from semi_med.errors import InputError
 from semi_med.inference.batch_files import FORMATS, Format, label_name
@@ -57,7 +57,7 @@ class SaveLabeld(MapTransform):
                 fix="Put AsDiscreted(argmax=True) and Invertd before it.",
                 code="BUNDLE",
             )
-        scan = Path(str(label.meta[MetaKeys.FILENAME_OR_OBJ] if MetaKeys.FILENAME_OR_OBJ in label.meta else ""))
+        scan = Path(str(label.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")))
         if not scan.name:
             raise InputError(
                 "the label does not say which scan it is of", where="SaveLabeld", fix="Load it with LoadImaged."
