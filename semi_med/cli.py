@@ -496,7 +496,9 @@ def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, s
 
 @app.command()
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of <case>_seg.nii.gz or <case>.nii.gz, or one file.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="Folder of <case>_seg.nii.gz or <case>.nii.gz, or .png of these names; or one file.")
+    ],
     labels: Annotated[Path, typer.Argument(help="Folder of the experts' labels, or one file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV, one row for each case and class.")],
     allow_missing: Annotated[
@@ -504,8 +506,23 @@ def evaluate(
     ] = False,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option("--region", metavar="NAME=CLASS+CLASS", help="Classes measured as one, epi=1+2; repeatable."),
+    ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the group of a case in its name, 'E[DS]': summarised apart too."),
+    ] = None,
+    volume_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the volume in a slice's name, '(.*)_[0-9]+': one Dice a volume too."),
+    ] = None,
 ) -> None:
-    """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels."""
+    """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels.
+
+    Pictures have no mm: their distances are in pixels.
+    """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
     cases, classes = (None, None) if data_list is None else _labels_of(data_list, section)
@@ -517,8 +534,13 @@ def evaluate(
         cases=cases,
         allow_missing=allow_missing,
         report=lambda line: typer.echo(line, err=True),
+        regions=regions or (),
+        group_pattern=group_pattern,
+        volume_pattern=volume_pattern,
     )
     typer.echo(cli_text.summary_table(result.summary))
+    if result.breakdown:
+        typer.echo(cli_text.breakdown_table(result.breakdown))
     for path in result.written:
         typer.echo(path)
     if result.missing:
