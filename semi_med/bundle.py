@@ -331,19 +331,26 @@ def start_from(
     return network
 
 
-def scans_of(folder: str | Path) -> list[dict[str, str]]:
+def scans_of(folder: str | Path, *, pictures: bool = False) -> list[dict[str, str]]:
     """The scan files of a folder, sorted, as data-list items.
 
-    Raises:
-        InputError: the folder is missing or has none.
-    """
-    from semi_med.inference.io import IMAGE_SUFFIXES
+    Args:
+        folder: it is not searched deeper.
+        pictures: of a 2D bundle: the scans may be pictures. Else pictures are passed over.
 
-    root = Path(folder)
-    files = sorted(p for p in root.glob("*") if p.name.endswith(IMAGE_SUFFIXES)) if root.is_dir() else []
+    Raises:
+        InputError: the folder is missing or has none; or it has volumes and pictures, and both are meant.
+    """
+    from semi_med.inference.batch_files import scan_files
+    from semi_med.inference.io import IMAGE_SUFFIXES, READ_SUFFIXES
+
+    root, suffixes = Path(folder), READ_SUFFIXES if pictures else IMAGE_SUFFIXES
+    files: list[Path] = []
+    if root.is_dir():
+        files = scan_files(root) if pictures else sorted(p for p in root.glob("*") if p.name.endswith(suffixes))
     if not files:
         raise InputError(
-            f"no scan ({', '.join(IMAGE_SUFFIXES)}) was found",
+            f"no scan ({', '.join(suffixes)}) was found",
             where=root.absolute(),
             fix="Give the folder of the scans as --dataset_dir",
             code="MISSING",
