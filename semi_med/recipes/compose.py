@@ -35,7 +35,8 @@ def compose(method: str, task: str, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
     Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, then the
-    method's, the task's, and what the method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
+    method's, the task's (with its unlabelled side), and what the method has for this task alone, each as `<name>.json`
+    with `shared.json` for what training and inference must
     agree on. Weights, checkpoints and logs that lie in `target` are left alone.
 
     Args:
@@ -82,7 +83,8 @@ def compose_config(name: str, *, method: str, task: str) -> dict[str, Any]:
     """One configuration (`train`, `inference`, `evaluate` or `multi_gpu_train`) of a method for a task."""
     learns = _part(f"methods/{method}", "about").get("unlabeled", False)
     common = ("common", *(["common/unlabeled"] if learns else []), *(["common/slices"] if _flat(task) else []))
-    rooms = (*common, f"methods/{method}", f"tasks/{task}", f"methods/{method}/{task}")
+    of_task = (f"tasks/{task}", *([f"tasks/{task}/unlabeled"] if learns else []))
+    rooms = (*common, f"methods/{method}", *of_task, f"methods/{method}/{task}")
     config: dict[str, Any] = {}
     if name in ("train", "inference"):
         for room in rooms:
