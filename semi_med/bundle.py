@@ -242,13 +242,20 @@ def prepare_run(
     logging.getLogger("semi_med").info(f"writing to {output}")
 
 
-def unlabeled_with_labeled(sections: Mapping[str, Any], *, monitor: bool = False) -> list[dict[str, Any]]:
+def unlabeled_with_labeled(
+    sections: Mapping[str, Any], *, monitor: bool = False, reuse: bool = True, limit: int | None = None
+) -> list[dict[str, Any]]:
     """The unlabelled cases and, as if they were some, the labelled ones: a method may learn from both views of all.
 
     Args:
         sections: what `load_sections` gives.
         monitor: let the label of a labelled case be watched like that of an unlabelled one.
+        reuse: take the labelled ones in.
+        limit: only as many unlabelled cases, the first of the list; None for all.
     """
+    unlabeled = list(sections["unlabeled"][:limit])
+    if not reuse:
+        return unlabeled
     again = [
         {
             **{key: value for key, value in item.items() if key != "label"},
@@ -256,7 +263,7 @@ def unlabeled_with_labeled(sections: Mapping[str, Any], *, monitor: bool = False
         }
         for item in sections["labeled"]
     ]
-    return [*sections["unlabeled"], *again]
+    return [*unlabeled, *again]
 
 
 def check_weights(weights: str | Path) -> None:
@@ -274,19 +281,34 @@ def check_weights(weights: str | Path) -> None:
         )
 
 
-def start_from(network: nn.Module, weights: str | Path | None) -> nn.Module:
-    """The network with the weights of an earlier run, such as a pre-training.
+def start_from(
+    network: nn.Module, weights: str | Path | None, *, encoder_weights: str | Path | None = None
+) -> nn.Module:
+    """The network with the weights of an earlier run, such as a pre-training, or of a published encoder.
 
     Args:
         network: of the same architecture.
         weights: a `models/model.pt`, whose first network is taken; None leaves the network as it is.
+        encoder_weights: for a network with `load_encoder`, see `semi_med.networks.EfficientUNet`; not looked at where
+            there are `weights`.
 
     Returns:
         The network that came in.
 
     Raises:
-        InputError: code NO_WEIGHTS, the file is missing or is not of this network.
+        InputError: code NO_WEIGHTS, the file is missing or is not of this network; code SETTING, the network has no
+            encoder that weights are published for.
+        ResourceError: code DOWNLOAD, published weights could not be downloaded.
     """
+    if weights is None and encoder_weights is not None:
+        load = getattr(network, "load_encoder", None)
+        if load is None:
+            raise InputError(
+                f"{type(network).__name__} has no encoder with published weights",
+                fix="Set encoder_weights to null, or network_def to semi_med.networks.EfficientUNet",
+                code="SETTING",
+            )
+        load(encoder_weights)
     if weights is None:
         return network
     import torch
@@ -315,19 +337,26 @@ def start_from(network: nn.Module, weights: str | Path | None) -> nn.Module:
     return network
 
 
-def scans_of(folder: str | Path) -> list[dict[str, str]]:
+def scans_of(folder: str | Path, *, pictures: bool = False) -> list[dict[str, str]]:
     """The scan files of a folder, sorted, as data-list items.
 
-    Raises:
-        InputError: the folder is missing or has none.
-    """
-    from semi_med.inference.io import IMAGE_SUFFIXES
+    Args:
+        folder: it is not searched deeper.
+        pictures: of a 2D bundle: the scans may be pictures. Else pictures are passed over.
 
-    root = Path(folder)
-    files = sorted(p for p in root.glob("*") if p.name.endswith(IMAGE_SUFFIXES)) if root.is_dir() else []
+    Raises:
+        InputError: the folder is missing or has none; or it has volumes and pictures, and both are meant.
+    """
+    from semi_med.inference.batch_files import scan_files
+    from semi_med.inference.io import IMAGE_SUFFIXES, READ_SUFFIXES
+
+    root, suffixes = Path(folder), READ_SUFFIXES if pictures else IMAGE_SUFFIXES
+    files: list[Path] = []
+    if root.is_dir():
+        files = scan_files(root) if pictures else sorted(p for p in root.glob("*") if p.name.endswith(suffixes))
     if not files:
         raise InputError(
-            f"no scan ({', '.join(IMAGE_SUFFIXES)}) was found",
+            f"no scan ({', '.join(suffixes)}) was found",
             where=root.absolute(),
             fix="Give the folder of the scans as --dataset_dir",
             code="MISSING",

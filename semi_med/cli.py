@@ -47,6 +47,14 @@ class Network(str, Enum):
     mean = "mean"
 
 
+class LabelFormat(str, Enum):
+    """What the labels of a prediction are written as."""
+
+    auto = "auto"
+    nifti = "nifti"
+    png = "png"
+
+
 class Strata(str, Enum):
     """What the sections of a split hold in equal proportions."""
 
@@ -484,8 +492,12 @@ def train(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle with weights, or the folder of a training run.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Scans, folders of scans, folders or zips of a DICOM series.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Scans or pictures, folders of them, folders or zips of a DICOM series.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz, of pictures <case>_seg.png.")
+    ],
     network: Annotated[Network, typer.Option(help="Which of two networks, or the mean of both.")] = Network.first,
     largest_component: Annotated[
         bool | None,
@@ -508,6 +520,10 @@ def predict(
     refuse_burned_in: Annotated[
         bool, typer.Option("--refuse-burned-in", help="Refuse DICOM whose pixels may show who the patient is.")
     ] = False,
+    label_format: Annotated[
+        LabelFormat,
+        typer.Option("--format", help="nifti: for pictures too; png: for volumes of one slice too."),
+    ] = LabelFormat.auto,
 ) -> None:
     """Segment scans. Exit code 1 if a case failed; the others are written."""
     from semi_med.inference.batch_files import collect_cases
@@ -539,6 +555,7 @@ def predict(
             "gaps": "resample" if allow_gaps else "error",
             "burned_in": "error" if refuse_burned_in else "warn",
         },
+        format=label_format.value,
         report=cli_text.case_line(),
     )
     for row in rows:
@@ -572,7 +589,9 @@ def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, s
 
 @app.command()
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of <case>_seg.nii.gz or <case>.nii.gz, or one file.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="Folder of <case>_seg.nii.gz or <case>.nii.gz, or .png of these names; or one file.")
+    ],
     labels: Annotated[Path, typer.Argument(help="Folder of the experts' labels, or one file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV, one row for each case and class.")],
     allow_missing: Annotated[
@@ -580,8 +599,23 @@ def evaluate(
     ] = False,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option("--region", metavar="NAME=CLASS+CLASS", help="Classes measured as one, epi=1+2; repeatable."),
+    ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the group of a case in its name, 'E[DS]': summarised apart too."),
+    ] = None,
+    volume_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the volume in a slice's name, '(.*)_[0-9]+': one Dice a volume too."),
+    ] = None,
 ) -> None:
-    """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels."""
+    """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels.
+
+    Pictures have no mm: their distances are in pixels.
+    """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
     cases, classes = (None, None) if data_list is None else _labels_of(data_list, section)
@@ -593,8 +627,13 @@ def evaluate(
         cases=cases,
         allow_missing=allow_missing,
         report=lambda line: typer.echo(line, err=True),
+        regions=regions or (),
+        group_pattern=group_pattern,
+        volume_pattern=volume_pattern,
     )
     typer.echo(cli_text.summary_table(result.summary))
+    if result.breakdown:
+        typer.echo(cli_text.breakdown_table(result.breakdown))
     for path in result.written:
         typer.echo(path)
     if result.missing:

@@ -56,7 +56,9 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
 
     def show(row: CaseRow, done: int, total: int) -> None:
         if row["status"] == "done":
-            found = ", ".join(f"{name} {millilitres:.1f} ml" for name, millilitres in row["volumes_ml"].items())
+            sizes = {name: f"{millilitres:.1f} ml" for name, millilitres in row["volumes_ml"].items()}
+            # a picture has no size in mm
+            found = ", ".join(f"{name} {sizes.get(name, f'{pixels} pixels')}" for name, pixels in row["voxels"].items())
         else:
             found = f"FAILED: {row['error']}"
         left = _left(started, done, total)
@@ -215,6 +217,34 @@ def next_commands(folder: Path, planned: Planned) -> list[str]:
             f"  semi-med compare --task {task} --methods {planned.request.method} --labeled 4 --seeds 3 -o compare"
         )
     return lines
+
+
+def breakdown_table(breakdown: Sequence[Mapping[str, Any]]) -> str:
+    """Dice and HD95 of classes and regions, by case and by volume, of all cases and of each group."""
+    from rich.table import Table
+
+    lines: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in breakdown:
+        key = (row["unit"], row["group"], row["kind"], row["class_name"], str(row["class"]))
+        lines.setdefault(key, {})[row["metric"]] = row
+    table = Table("per", "group", "structure", "classes", "n", "Dice", "SD", "95 % interval", "undefined", "HD95")
+    for (unit, group, _, name, value), metrics in lines.items():
+        dice = metrics["dice"]
+        mean, sd, low, high = (_number(dice[key], 4) for key in ("mean", "sd", "low", "high"))
+        table.add_row(
+            *(_cell(text) for text in (unit, group, name, value, str(dice["cases"]), mean, sd)),
+            f"{low} to {high}" if low != "-" else "-",
+            str(dice["n_undefined"]),
+            _distance(metrics),
+        )
+    return _text(table)
+
+
+def _distance(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxel", "voxels")):
+        if metric in metrics:
+            return f"{_number(metrics[metric]['mean'], 2)} {unit}"
+    return "-"
 
 
 def _number(value: float, digits: int) -> str:

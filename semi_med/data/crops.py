@@ -6,7 +6,7 @@ batch; no random state of a loader has to be saved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class CropBatches:
 
     Args:
         cases: the cases to draw from.
-        crop_size: voxels along each axis, in the frame of the cached arrays.
+        crop_size: voxels along each axis, in the frame of the cached arrays. Two numbers for arrays of three axes mean
+            crops of single slices: the slice is drawn uniformly along the last axis, of which a picture has one.
         batch_size: crops a batch.
         margin: voxels kept around the crop on every side of each axis, for shifted crops and for rotations that
             would otherwise bring in corners from nowhere.
@@ -99,14 +100,17 @@ class CropBatches:
 
     def _crop(self, sample: int) -> dict[str, Any]:
         index = self.case_index(sample)
-        arrays = self.cases.arrays(index)
+        arrays: Mapping[str, np.ndarray] = self.cases.arrays(index)
+        generator = self._generator(1, sample)
         size = arrays["image"].shape[1:]
+        if (len(size), len(self.crop_size)) == (3, 2):
+            place = int(generator.integers(0, size[2])) if size[2] > 1 else 0
+            arrays, size = {key: array[..., place] for key, array in arrays.items()}, size[:2]
         if len(size) != len(self.crop_size):
             raise InputError(
                 f"the image has {len(size)} axes, the crop size {self.crop_size} has {len(self.crop_size)}",
                 where=self.cases.name(index),
             )
-        generator = self._generator(1, sample)
         start, free = [], []
         for s, c, m in zip(size, self.crop_size, self.margin, strict=True):
             # A scan smaller than the crop lies in the middle of it and leaves no margin to shift into.

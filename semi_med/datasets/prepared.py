@@ -23,11 +23,12 @@ import numpy as np
 from semi_med.data.data_list import DataList, data_list_text, save_data_list
 from semi_med.datasets.checksums import digest, place
 from semi_med.datasets.record import About, PreparedCase, entry_of, prepared_case, read_record, write_record
-from semi_med.datasets.stored import NIFTI, PNG, image_files, label_bytes
+from semi_med.datasets.stored import NIFTI, PNG, image_files
 from semi_med.datasets.target import check_source, open_target, some
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
 from semi_med.inference.io import write_label
+from semi_med.inference.label_png import label_png
 
 _RECORD_EVERY = 2.0  # seconds; a case whose entry is lost is made again
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]+")
@@ -307,7 +308,7 @@ def _write_image(name: str, made: MadeCase, target: Path) -> list[str]:
 def _write_label(stem: str, label: np.ndarray, made: MadeCase, target: Path) -> str:
     file = f"{stem}{PNG if made.affine is None else NIFTI}"
     if made.affine is None:
-        write_atomically(target / file, label_bytes(label, path=target / file))
+        write_atomically(target / file, label_png(label, path=target / file))
     else:
         write_label(target / file, label[..., np.newaxis] if label.ndim == 2 else label, affine=made.affine)
     return file

@@ -7,24 +7,15 @@ that a stored picture looks as the original does. The same array gives the same 
 from __future__ import annotations
 
 import gzip
-import io
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from semi_med.errors import InputError
+from semi_med.inference.label_png import saved_png
 
 NIFTI, PNG = ".nii.gz", ".png"
 SUFFIXES = (NIFTI, PNG)
 
 _KEPT_TYPES = ("uint8", "int16", "uint16")
-# colours that are told apart also by readers who do not see red and green; background is black
-_COLOURS = (
-    *((0, 0, 0), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
-    *((86, 180, 233), (213, 94, 0), (240, 228, 66)),
-)
-_OTHER = (255, 255, 255)
 
 
 def image_files(name: str, image: np.ndarray, *, affine: np.ndarray | None) -> dict[str, bytes]:
@@ -82,38 +73,4 @@ def png_bytes(image: np.ndarray) -> bytes:
 
     if image.dtype not in (np.uint8, np.uint16) or (image.ndim == 3 and image.dtype != np.uint8):
         raise ValueError(f"uint8, or uint16 grey values, are wanted for a PNG, not {image.dtype} {image.shape}")
-    return _saved(Image.fromarray(np.ascontiguousarray(image.swapaxes(0, 1))))
-
-
-def label_bytes(label: np.ndarray, *, path: Path) -> bytes:
-    """A PNG of (i, j) class indices with a palette: readers see the indices, people see colours.
-
-    Args:
-        label: bool or integers from 0 to 255.
-        path: the file it is for, for the error.
-
-    Raises:
-        InputError: code LABEL_VALUES.
-    """
-    from PIL import Image
-
-    if label.dtype.kind not in "bui" or label.ndim != 2 or int(label.min()) < 0 or int(label.max()) > 255:
-        raise InputError(
-            f"class indices from 0 to 255 on (i, j) are wanted, not {label.dtype} {label.shape} from {label.min()} to "
-            f"{label.max()}",
-            where=path,
-            code="LABEL_VALUES",
-        )
-    picture = Image.fromarray(np.ascontiguousarray(label.astype(np.uint8).swapaxes(0, 1)))
-    picture.putpalette([part for colour in _palette() for part in colour])
-    return _saved(picture)
-
-
-def _palette() -> Sequence[tuple[int, int, int]]:
-    return [*_COLOURS, *((index, index, 255 - index) for index in range(len(_COLOURS), 255)), _OTHER]
-
-
-def _saved(picture: object) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG", compress_level=6)  # type: ignore[attr-defined]
-    return stream.getvalue()
+    return saved_png(Image.fromarray(np.ascontiguousarray(image.swapaxes(0, 1))))

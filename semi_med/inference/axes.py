@@ -22,6 +22,7 @@ class Wanted:
         volume: of several volumes in one file the one to take, from 0.
         strict: what is probably wrong, such as two frames more than a voxel apart, is an error and no warning.
         sheared: voxel axes need not be at right angles.
+        frames: flat pictures along a fourth axis, (i, j, 1, frames), are taken as the slices of one volume.
     """
 
     image: bool = True
@@ -29,6 +30,7 @@ class Wanted:
     volume: int | None = None
     strict: bool = False
     sheared: bool = False
+    frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class AxisPlan:
         shape: (i, j, k) or (i, j, k, c), the stored array without its axes of length 1 beyond the third.
         volume: index along the fourth axis, None to keep it.
         warnings: what was odd.
+        frames: the slices are stored as flat pictures along a fourth axis.
     """
 
     shape: tuple[int, ...]
     volume: int | None = None
     warnings: tuple[str, ...] = ()
+    frames: bool = False
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """The volume of a stored array whose first axis is the fastest in memory."""
@@ -86,6 +90,9 @@ def plan_axes(shape: Sequence[int], wanted: Wanted, *, path: Path) -> AxisPlan:
         return AxisPlan((*space, count), wanted.volume, (f"VOLUME: volume {wanted.volume} of {count} was taken",))
     if wanted.channels > 1 and further == [wanted.channels]:
         return AxisPlan((*space, count))
+    if wanted.frames and space[2] == 1 and len(further) == 1:
+        taken = f"FRAMES: {count} flat pictures along the fourth axis were taken as slices ({text})"
+        return AxisPlan((*space[:2], count), warnings=(taken,), frames=True)
     channels = f"{wanted.channels} channels" if wanted.channels > 1 else "one number per voxel"
     raise InputError(
         f"a volume with three axes and {channels} is wanted, this has {len(shape)} axes ({text}): "

@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
 from semi_med.inference.dicom import find_series, is_dicom
-from semi_med.inference.io import IMAGE_SUFFIXES, case_name
+from semi_med.inference.io import (
+    IMAGE_SUFFIXES,
+    LABEL_PICTURE_SUFFIX,
+    PICTURE_SUFFIXES,
+    READ_SUFFIXES,
+    case_name,
+)
 from semi_med.runtime import versions
+
+Format: TypeAlias = Literal["auto", "nifti", "png"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class CaseRow(TypedDict):
@@ -24,8 +34,8 @@ class CaseRow(TypedDict):
     image: str  # file name without its folder
     status: str  # "done" or "failed"
     output: str | None  # file name in the output folder
-    volumes_ml: dict[str, float]  # by class name, background left out
-    voxels: dict[str, int]
+    volumes_ml: dict[str, float]  # by class name, background left out; empty for a picture, which has no size in mm
+    voxels: dict[str, int]  # of a picture, pixels
     warnings: list[str]
     error: str | None
     code: str | None
@@ -49,29 +59,46 @@ class BatchCase:
     series: int | None = None
 
 
-def collect_cases(inputs: Sequence[Path], output: Path, *, series: int | str | None = None) -> list[BatchCase]:
+def label_name(scan: Path, *, format: Format = "auto", case: str | None = None) -> str:
+    """File name of a scan's label: `<case>_seg.png` for a picture, `<case>_seg.nii.gz` for all else.
+
+    Args:
+        scan: the file or folder.
+        format: "nifti" or "png" whatever the scan is.
+        case: name of the case, if it is not that of the file.
+    """
+    picture = format == "png" or (format == "auto" and scan.name.lower().endswith(PICTURE_SUFFIXES))
+    return f"{case or case_name(scan)}_seg{LABEL_PICTURE_SUFFIX if picture else '.nii.gz'}"
+
+
+def collect_cases(
+    inputs: Sequence[Path], output: Path, *, series: int | str | None = None, format: Format = "auto"
+) -> list[BatchCase]:
     """The scans that were named, and those in the folders that were named, with the names of their outputs.
 
-    A folder holds either scans, of which hidden ones are passed over and which are not searched deeper, or one case as
-    DICOM at any depth, which is named after the folder. Nothing is guessed from file names: a label in an input folder
-    is a scan like any other.
+    A folder holds either volumes or pictures, of which hidden ones are passed over and which are not searched deeper,
+    or one case as DICOM at any depth, which is named after the folder. Nothing is guessed from file names: a label in
+    an input folder is a scan like any other.
 
     Args:
         inputs: files and folders.
         output: where the labels will be written.
         series: of DICOM folders with several series: a number, the beginning of a hash, or "all".
+        format: of the labels, see `label_name`.
 
     Raises:
         ProblemsError: listing every input that does not exist, is no scan, holds several series and none is chosen,
             or would overwrite something.
         InputError: code NO_SCANS.
     """
+    if format not in FORMATS:
+        raise InputError(f"one of {', '.join(FORMATS)} is wanted, not {format!r}", where="format", code="SETTING")
     problems: list[SemiMedError] = []
     found: dict[tuple[Path, int | None], BatchCase] = {}  # what is named twice is segmented once
     for given in inputs:
         try:
             for name, path, number in _scans(given, output, series):
-                case = BatchCase(name, path, output / f"{name}_seg.nii.gz", number)
+                case = BatchCase(name, path, output / label_name(path, format=format, case=name), number)
                 found.setdefault((path.resolve(), number), case)
         except InputError as error:
             problems.append(error)
@@ -89,12 +116,12 @@ def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[st
     if not given.exists():
         raise InputError("this does not exist", where=given, fix="Check the path.", code="NOT_FOUND")
     if not given.is_dir():
-        if given.name.lower().endswith(IMAGE_SUFFIXES):
+        if given.name.lower().endswith(READ_SUFFIXES):
             return [(case_name(given), given, None)]
         if is_dicom(given):
             return _series_of(given, series)
         raise InputError(
-            f"the file name ends in none of {', '.join(IMAGE_SUFFIXES)}, and it is no DICOM",
+            f"the file name ends in none of {', '.join(READ_SUFFIXES)}, and it is no DICOM",
             where=given,
             fix="Convert the scan to NIfTI; of a DICOM series name the folder.",
             code="FORMAT",
@@ -106,9 +133,10 @@ def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[st
             fix="Choose another output folder.",
             code="OUTPUT_CLASH",
         )
-    found = sorted(
-        path for path in given.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES) and path.name[0] != "."
-    )
+    found = scan_files(given)
+    pictures = bool(found) and found[0].name.lower().endswith(PICTURE_SUFFIXES)
+    if (pictures or not found) and is_dicom(given):  # pictures beside DICOM are previews
+        return _series_of(given, series)
     if found and any(is_dicom(path) for path in given.iterdir() if path.is_file() and path not in set(found)):
         raise InputError(
             "this folder holds DICOM files and other scans",
@@ -116,16 +144,33 @@ def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[st
             fix="Name the files that are meant, or give DICOM a folder of its own.",
             code="MIXED_FORMATS",
         )
-    if not found and is_dicom(given):
-        return _series_of(given, series)
     if not found:
         raise InputError(
-            f"this folder holds no file that ends in {', '.join(IMAGE_SUFFIXES)}, and no DICOM",
+            f"this folder holds no file that ends in {', '.join(READ_SUFFIXES)}, and no DICOM",
             where=given,
             fix="Name the folder that holds the scans.",
             code="NO_SCANS",
         )
     return [(case_name(path), path, None) for path in found]
+
+
+def scan_files(folder: Path) -> list[Path]:
+    """The scans that lie in a folder, sorted, hidden ones passed over: volumes, or pictures.
+
+    Raises:
+        InputError: code MIXED_FORMATS, if both lie there: pictures beside volumes are often no scans.
+    """
+    files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    volumes = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    pictures = [path for path in files if path.name.lower().endswith(PICTURE_SUFFIXES)]
+    if volumes and pictures:
+        raise InputError(
+            f"this folder holds volumes and pictures (for example {volumes[0].name} and {pictures[0].name})",
+            where=folder,
+            fix="Name the files that are meant, or give the pictures a folder of their own.",
+            code="MIXED_FORMATS",
+        )
+    return volumes or pictures
 
 
 def _series_of(given: Path, wanted: int | str | None) -> list[tuple[str, Path, int | None]]:
@@ -199,13 +244,16 @@ def make_output_folder(output: Path) -> None:
 
 
 def write_volumes(path: Path, rows: Sequence[CaseRow]) -> None:
-    """Writes one line per case and class: `case,class,millilitres,voxels`."""
+    """Writes one line per case and class: `case,class,millilitres,voxels`.
+
+    A picture has no size in mm: its millilitres are `nan`, its voxels are pixels.
+    """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["case", "class", "millilitres", "voxels"])
     for row in rows:
         for name, voxels in row["voxels"].items():
-            table.writerow([row["case"], name, f"{row['volumes_ml'][name]:.4f}", voxels])
+            table.writerow([row["case"], name, f"{row['volumes_ml'].get(name, math.nan):.4f}", voxels])
     write_atomically(path, text.getvalue())
 
 

@@ -17,11 +17,19 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import AsDiscreted, Compose, Invertd, KeepLargestConnectedComponentd, LoadImaged, SaveImaged
+from monai.transforms import (
+    AsDiscreted,
+    Compose,
+    Invertd,
+    KeepLargestConnectedComponentd,
+    LoadImaged,
+    SaveImaged,
+)
 from torch import nn
 
 from semi_med.errors import InputError, ResourceError, root_cause
 from semi_med.inference.sliding_window import ProbabilityWindowInferer
+from semi_med.inference.writer import SaveLabeld
 from semi_med.runtime import quiet_unused_readers
 
 NETWORKS = ("1", "2", "mean")
@@ -55,6 +63,11 @@ class Bundle:
     largest_component: bool
     weights: Path
     sha256: str
+
+    @property
+    def by_slices(self) -> bool:
+        """Whether the networks are 2D, so that pictures are segmented, and volumes slice by slice."""
+        return len(self.inferer.window) == 2
 
 
 def load_bundle(
@@ -96,6 +109,7 @@ def load_bundle(
     if not _drop(preprocessing, LoadImaged):
         raise _bundle_error("preprocessing has no LoadImaged", config)
     _drop(postprocessing, SaveImaged)
+    _drop(postprocessing, SaveLabeld)
     return Bundle(
         preprocessing=preprocessing,
         inferer=_instance(parser, "inferer", ProbabilityWindowInferer, config=config),
@@ -214,15 +228,21 @@ def _set_largest_component(postprocessing: Compose, wanted: bool | None) -> bool
     transforms = list(postprocessing.transforms)
     there = any(isinstance(transform, KeepLargestConnectedComponentd) for transform in transforms)
     if wanted and not there:
-        # where classes are first known: on the network's grid, unless probabilities are brought back to the scan's
-        chosen = [place + 1 for place, transform in enumerate(transforms) if isinstance(transform, AsDiscreted)]
-        inversions = [place for place, transform in enumerate(transforms) if isinstance(transform, Invertd)]
-        places = chosen[:1] or [min(inversions, default=len(transforms))]
-        transforms.insert(places[0], KeepLargestConnectedComponentd(keys="pred"))
+        transforms.insert(_place_of_components(transforms), KeepLargestConnectedComponentd(keys="pred"))
         postprocessing.transforms = tuple(transforms)
     elif there and wanted is False:
         _drop(postprocessing, KeepLargestConnectedComponentd)
     return there if wanted is None else wanted
+
+
+def _place_of_components(transforms: list[Any]) -> int:
+    """Where class indices can be cleaned: on the network's grid, where a bundle's configuration does it too.
+
+    A bundle that inverts probabilities has no class indices there; they are cleaned where they come about.
+    """
+    inversion = next((at for at, one in enumerate(transforms) if isinstance(one, Invertd)), len(transforms))
+    discrete = [at for at, one in enumerate(transforms) if isinstance(one, AsDiscreted)]
+    return discrete[0] + 1 if discrete and discrete[0] > inversion else inversion
 
 
 def _load_states(weights: Path, folder: Path) -> dict[str, Mapping[str, torch.Tensor]]:

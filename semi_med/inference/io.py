@@ -22,12 +22,14 @@ from semi_med.inference.dicom import is_dicom, read_dicom
 from semi_med.inference.grids import check_affine
 from semi_med.inference.intensities import Nonfinite, ToFloat32
 from semi_med.inference.itk_check import read_itk
+from semi_med.inference.label_png import label_png
 from semi_med.inference.nifti_check import read_nifti
 from semi_med.inference.picture_check import PICTURE_FORMATS, is_picture, read_picture
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 PICTURE_SUFFIXES = tuple(PICTURE_FORMATS)
 READ_SUFFIXES = (*IMAGE_SUFFIXES, *PICTURE_SUFFIXES)
+LABEL_PICTURE_SUFFIX = ".png"  # of a label that is written as a picture
 DICOM_SUFFIXES = (".dcm", ".zip")  # of what is a whole series; most series are folders
 
 _SCALED_LABEL_TOLERANCE = 1e-4  # a float32 slope leaves a class index this close to a whole number
@@ -41,11 +43,13 @@ class Scan:
         array: (i, j, k[, c]); a picture has one slice.
         affine: 4x4 float64, voxel index to RAS millimetres.
         warnings: what was odd about the file, each beginning with a code, for example `QS_MISMATCH: ...`.
+        frames: the file has its slices as flat pictures along a fourth axis, (i, j, 1, k).
     """
 
     array: np.ndarray
     affine: np.ndarray
     warnings: tuple[str, ...] = ()
+    frames: bool = False
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -70,6 +74,7 @@ def read_image(
     strict: bool = False,
     sheared: bool = False,
     dicom: Mapping[str, Any] | None = None,
+    frames: bool = False,
 ) -> Scan:
     """Reads one image, verified whole and sane.
 
@@ -82,6 +87,7 @@ def read_image(
         strict: an error, not a warning, for what is probably wrong: sform and qform more than a voxel apart.
         sheared: voxel axes need not be at right angles, for a caller that resamples.
         dicom: which series is meant and what is done about gaps, see `semi_med.inference.dicom.read_dicom`.
+        frames: a sequence of flat pictures, (i, j, 1, frames), is a volume with a slice for each; else an error.
 
     Returns:
         The scan in float32, with the slope and intercept of the file applied.
@@ -94,7 +100,7 @@ def read_image(
     if nonfinite not in ("error", "replace"):
         raise InputError(f"nonfinite must be 'error' or 'replace', not {nonfinite!r}", code="SETTING")
     try:
-        raw = _read_raw(path, Wanted(True, channels, volume, strict, sheared), dicom)
+        raw = _read_raw(path, Wanted(True, channels, volume, strict, sheared, frames), dicom)
         convert = raw.convert or ToFloat32(raw.slope, raw.inter)
         array = raw.array if raw.convert else convert(raw.array)
         if not array.flags.writeable:
@@ -102,7 +108,7 @@ def read_image(
         warnings = convert.check(array, nonfinite=nonfinite, path=path)
     except MemoryError as error:
         raise _no_memory(path) from error
-    return Scan(array, raw.affine, (*raw.warnings, *warnings))
+    return Scan(array, raw.affine, (*raw.warnings, *warnings), raw.frames)
 
 
 def read_label(path: str | Path, *, volume: int | None = None, strict: bool = False, sheared: bool = False) -> Scan:
@@ -152,19 +158,25 @@ def _class_indices(raw: RawVolume, path: Path) -> np.ndarray:
     return array.astype(np.min_scalar_type(int(largest)))
 
 
-def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray) -> None:
-    """Writes class indices as NIfTI, so that the file is either complete or not there.
+def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray, frames: bool = False) -> None:
+    """Writes class indices as NIfTI, or one slice as a picture, so that the file is either complete or not there.
 
     Args:
-        path: ends in .nii.gz or .nii; its folder is made if it is missing.
-        label: (i, j, k) bool or integers from 0 to 65535; written as uint8 where it fits, else uint16.
-        affine: 4x4, voxel index to RAS millimetres; becomes sform and qform, both with code 1.
+        path: ends in .nii.gz, .nii or .png; its folder is made if it is missing.
+        label: (i, j, k) bool or integers from 0 to 65535; written as uint8 where it fits, else uint16. As a picture
+            (i, j, 1) up to 255, with a palette: its numbers are the class indices, its colours are for people.
+        affine: 4x4, voxel index to RAS millimetres; becomes sform and qform, both with code 1. A picture has no place
+            in space and drops it.
+        frames: store the slices as flat pictures along a fourth axis, (i, j, 1, k), as `Scan.frames` found them.
 
     Raises:
         InputError: if the suffix, the label or the affine cannot be written.
         ResourceError: code DISK_FULL.
     """
     path, label = Path(path), np.asarray(label)
+    if path.name.lower().endswith(LABEL_PICTURE_SUFFIX):
+        write_atomically(path, label_png(_one_slice(label, path), path=path))
+        return
     _check_shape(path, label, axes=(3,))
     if label.dtype.kind not in "bui" or int(label.min()) < 0 or int(label.max()) > 65535:
         raise InputError(
@@ -172,6 +184,7 @@ def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray) -> N
             where=path,
             code="LABEL_VALUES",
         )
+    label = label[:, :, np.newaxis] if frames else label
     _write(path, label.astype(np.uint8 if int(label.max()) < 256 else np.uint16), affine)
 
 
@@ -202,6 +215,17 @@ def nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")
     return image.to_bytes()
+
+
+def _one_slice(label: np.ndarray, path: Path) -> np.ndarray:
+    if label.ndim != 3 or label.shape[2] != 1:
+        raise InputError(
+            f"a picture holds one slice (i, j, 1), this label has {label.shape}",
+            where=path,
+            fix="Write it as .nii.gz.",
+            code="NDIM",
+        )
+    return label[:, :, 0]
 
 
 def _check_shape(path: Path, array: np.ndarray, *, axes: tuple[int, ...]) -> None:

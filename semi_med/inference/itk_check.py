@@ -79,7 +79,8 @@ def read_itk(path: Path, wanted: Wanted) -> RawVolume:
     warnings = _check_payload(announced, path, image=wanted.image)
     array, affine = _read_with_sitk(path, image_io="NrrdImageIO" if nrrd else "MetaImageIO")
     plan = plan_axes(array.shape, wanted, path=path)
-    return RawVolume(plan.apply(array), affine, warnings=(*announced.warnings, *plan.warnings, *warnings))
+    found = (*announced.warnings, *plan.warnings, *warnings)
+    return RawVolume(plan.apply(array), affine, warnings=found, frames=plan.frames)
 
 
 def _header_lines(path: Path, *, last: str) -> tuple[list[str], int]:

@@ -75,8 +75,8 @@ def read_nifti(path: Path, wanted: Wanted) -> RawVolume:
         rest = count_to_end(stream, limit=MAX_TRAILING, path=path) if compressed else size - offset - needed
     warnings = (*plan.warnings, *trailing(rest), *geometry_warnings, *scaling_warnings)
     if convert is not None:
-        return RawVolume(plan.apply(array), affine, warnings=warnings, convert=convert)
-    return RawVolume(plan.apply(array), affine, slope, inter, warnings)
+        return RawVolume(plan.apply(array), affine, warnings=warnings, convert=convert, frames=plan.frames)
+    return RawVolume(plan.apply(array), affine, slope, inter, warnings, frames=plan.frames)
 
 
 def _opened(path: Path, *, compressed: bool) -> BinaryIO:

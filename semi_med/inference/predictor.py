@@ -18,6 +18,7 @@ from semi_med.errors import InputError, ResourceError, SemiMedError, root_cause
 from semi_med.inference.batch_files import (
     BatchCase,
     CaseRow,
+    Format,
     collect_cases,
     make_output_folder,
     write_record,
@@ -25,6 +26,7 @@ from semi_med.inference.batch_files import (
 )
 from semi_med.inference.bundle import Bundle, load_bundle, resolve_device
 from semi_med.inference.io import write_label
+from semi_med.inference.picture_check import is_picture
 from semi_med.inference.reader import ScanReader
 from semi_med.runtime import keep_freed_memory
 
@@ -36,10 +38,12 @@ class Prediction:
     Attributes:
         label: (i, j, k) class indices, or the numbers that the bundle's labels have for them; uint8, uint16 above 255.
         affine: 4x4 float64, voxel index to RAS millimetres: that of the scan.
-        volumes_ml: millilitres of every class but the background, by name.
-        voxels: the same as counts.
+        volumes_ml: millilitres of every class but the background, by name; empty for what has no volume in space, a
+            picture or a sequence of flat frames.
+        voxels: the same as counts, of a picture in pixels.
         warnings: what was odd, each beginning with a code.
         seconds: wall time, reading included.
+        frames: the slices are flat pictures along a fourth axis of the scan's file, (i, j, 1, k).
     """
 
     label: np.ndarray
@@ -48,6 +52,7 @@ class Prediction:
     voxels: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float
+    frames: bool = False
 
 
 class Predictor:
@@ -62,7 +67,8 @@ class Predictor:
         self.bundle = bundle
         self.device = device
         # in place of the bundle's own loader, so that no file goes round the checks
-        self._reader = ScanReader(nonfinite="replace", channels=bundle.channels or 1)
+        channels = bundle.channels or 1
+        self._reader = ScanReader(nonfinite="replace", channels=channels, frames=bundle.by_slices)
         reader: Any = self._reader  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
 
@@ -108,7 +114,8 @@ class Predictor:
         """Segments one scan.
 
         Args:
-            path: a file or the folder of a DICOM series, or one of them per channel.
+            path: a file or the folder of a DICOM series, or one of them per channel. Pictures are for 2D networks,
+                which segment a volume slice by slice, along its last axis unless the bundle says otherwise.
             dicom: choices for DICOM series, see `semi_med.inference.dicom.read_dicom`.
 
         Returns:
@@ -122,7 +129,7 @@ class Predictor:
         self._reader.dicom = dict(dicom or {})
         files = [str(path)] if isinstance(path, str | Path) else [str(name) for name in path]
         try:
-            label, affine, warnings = self._segment(files)
+            label, affine, warnings, frames = self._segment(files)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ResourceError(
                 "there is not enough memory for this scan",
@@ -142,28 +149,39 @@ class Predictor:
             if index > 0
         }
         millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+        flat = frames or _are_pictures(files)
         warnings += [f"EMPTY: no voxel is {name}" for name, count in voxels.items() if count == 0]
         return Prediction(
             label=label,
             affine=affine,
-            volumes_ml={name: count * millilitres for name, count in voxels.items()},
+            volumes_ml={} if flat else {name: count * millilitres for name, count in voxels.items()},
             voxels=voxels,
             warnings=tuple(warnings),
             seconds=time.perf_counter() - started,
+            frames=frames,
         )
 
-    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Label, affine and warnings of one scan."""
+    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str], bool]:
+        """Label, affine and warnings of one scan, and whether its slices are frames."""
+        if not self.bundle.by_slices and _are_pictures(files):
+            raise InputError(
+                "the network is 3D and wants a volume, this is a picture",
+                where=files[0],
+                fix="Use a bundle with a 2D network.",
+                code="NDIM",
+            )
         data = self._load({"image": files if len(files) > 1 else files[0]})
         image = data["image"]
         shape = tuple(image.shape[1:])
         affine = np.asarray(image.affine, dtype=np.float64).copy()
-        warnings = image.meta["warnings"].splitlines()
+        warnings, frames = image.meta["warnings"].splitlines(), bool(image.meta["frames"])
         if self.bundle.channels not in (None, image.shape[0]):
             raise InputError(
                 f"the network wants {self.bundle.channels} image channels, the case has {image.shape[0]}",
                 where=files[0],
-                fix="Give one file per channel.",
+                fix="Save the picture in as many colours, grey or RGB."
+                if _are_pictures(files)
+                else "Give one file per channel.",
                 code="NDIM",
             )
         data = self.bundle.preprocessing(data)
@@ -171,7 +189,8 @@ class Predictor:
             probs = self.bundle.inferer(data["image"].as_tensor()[None].to(self.device), self.bundle.networks)
         self._check_probs(probs, files[0])
         data["pred"] = MetaTensor(probs[0], meta=data["image"].meta)
-        return self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine), affine, warnings
+        label = self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine)
+        return label, affine, warnings, frames
 
     def _check_probs(self, probs: torch.Tensor, file: str) -> None:
         if probs.shape[1] != len(self.bundle.classes):
@@ -204,6 +223,10 @@ class Predictor:
         return values.numpy()[0].astype(np.uint8 if max(self.bundle.values) < 256 else np.uint16)
 
 
+def _are_pictures(files: Sequence[str]) -> bool:
+    return all(is_picture(Path(file)) for file in files)
+
+
 def predict(
     bundle: str | Path,
     inputs: Sequence[str | Path],
@@ -215,11 +238,13 @@ def predict(
     weights: str | Path | None = None,
     series: int | str | None = None,
     dicom: Mapping[str, Any] | None = None,
+    format: Format = "auto",
     report: Callable[[CaseRow, int, int], None] | None = None,
 ) -> list[CaseRow]:
     """Segments files, folders of scans and DICOM series; a case that fails is recorded and the others go on.
 
-    Writes `<case>_seg.nii.gz` for every case, `volumes.csv` and `run.json`, each at once or not at all.
+    Writes `<case>_seg.nii.gz` for every case, for a picture `<case>_seg.png`, and `volumes.csv` and `run.json`, each at
+    once or not at all.
 
     Args:
         bundle: see `Predictor.load`.
@@ -231,6 +256,7 @@ def predict(
         weights: see `Predictor.load`.
         series: of DICOM folders with several: a number, the beginning of a hash, or "all".
         dicom: `gaps`, `tilt` and `burned_in` of `semi_med.inference.dicom.read_dicom`.
+        format: of the labels; "nifti" also for pictures, "png" also for volumes of one slice.
         report: called after every case with its row, the number of finished cases and the number of all.
 
     Returns:
@@ -241,7 +267,7 @@ def predict(
         ResourceError: if the device cannot be used, or the disk is full.
     """
     output = Path(output)
-    cases = collect_cases([Path(path) for path in inputs], output, series=series)
+    cases = collect_cases([Path(path) for path in inputs], output, series=series, format=format)
     make_output_folder(output)
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
@@ -293,7 +319,7 @@ def _predict_case(predictor: Predictor, case: BatchCase, dicom: Mapping[str, Any
     )
     try:
         prediction = predictor(case.image, dicom={**dicom, "series": case.series})
-        write_label(case.target, prediction.label, affine=prediction.affine)
+        write_label(case.target, prediction.label, affine=prediction.affine, frames=prediction.frames)
     except SemiMedError as error:
         if error.code == "DISK_FULL":  # every further case would fail alike
             raise

@@ -28,13 +28,14 @@ from semi_med.errors import InputError
 Row = dict[str, Any]
 
 OVERLAPS = ("dice", "jaccard")
+COUNTS = ("prediction_voxels", "label_voxels", "both_voxels")
 DISTANCES = ("hd95_mm", "asd_mm", "assd_mm", "hd95_voxel", "asd_voxel", "assd_voxel")
 METRICS = OVERLAPS + DISTANCES
 STATUSES = ("ok", "empty prediction", "empty label", "both empty", "missing prediction")
 
 
 def case_metrics(
-    prediction: np.ndarray, label: np.ndarray, *, classes: Mapping[int, str], spacing: Sequence[float]
+    prediction: np.ndarray, label: np.ndarray, *, classes: Mapping[int, str], spacing: Sequence[float] | None
 ) -> list[Row]:
     """Measure one prediction against one label, class by class.
 
@@ -45,25 +46,29 @@ def case_metrics(
         prediction: class indices (i, j) or (i, j, k), integers or booleans.
         label: class indices of the expert, same shape.
         classes: class index to name; 0 is background and gets no row.
-        spacing: voxel size in mm along each axis.
+        spacing: voxel size in mm along each axis; None where it is not known, as of a picture: all that is in mm or ml
+            is NaN then.
 
     Returns:
         One dict for each foreground class: `class`, `class_name`, `dice`, `jaccard`, `hd95_mm`, `asd_mm`, `assd_mm`,
-        the same three in voxels (spacing 1), `prediction_ml`, `label_ml` (NaN for 2-D arrays), and `status`: "ok",
-        "empty prediction", "empty label" or "both empty".
+        the same three in voxels (spacing 1; of a picture pixels), `prediction_ml`, `label_ml` (NaN for 2-D arrays),
+        `status`: "ok", "empty prediction", "empty label" or "both empty", and the counts `prediction_voxels`,
+        `label_voxels` and `both_voxels`.
 
     Raises:
         InputError: shapes differ, values are not integers, or the spacing does not fit.
     """
+    known = spacing is not None
+    spacing = [1.0] * label.ndim if spacing is None else spacing
     _check(prediction, label, spacing)
     foreground = {int(value): name for value, name in classes.items() if int(value) != 0}
     if not foreground or min(foreground) < 0:
         raise InputError(f"wanted at least one class above 0, got {dict(classes)}", fix="Name the foreground classes")
-    millilitres = math.prod(spacing) / 1000 if label.ndim == 3 else math.nan
+    millilitres = math.prod(spacing) / 1000 if label.ndim == 3 and known else math.nan
 
     kept = [axis for axis, size in enumerate(label.shape) if size > 1] or [0]
     arrays = [array.reshape([label.shape[axis] for axis in kept]) for array in (prediction, label)]
-    sizes = np.asarray([spacing[axis] for axis in kept], float)
+    sizes = np.asarray([spacing[axis] for axis in kept], float) if known else None
     boxes = [_boxes(array, max(foreground)) for array in arrays]
 
     rows = []
@@ -138,28 +143,42 @@ def _crop(
     return arrays[0][box] == value, arrays[1][box] == value
 
 
-def _measure(prediction: np.ndarray, label: np.ndarray, *, spacing: np.ndarray, millilitres: float) -> Row:
+def _measure(prediction: np.ndarray, label: np.ndarray, *, spacing: np.ndarray | None, millilitres: float) -> Row:
     n_prediction, n_label = int(prediction.sum()), int(label.sum())
     both = int((prediction & label).sum())
-    either = n_prediction + n_label - both
-    status = {(False, True): "empty prediction", (True, False): "empty label", (False, False): "both empty"}.get(
-        (n_prediction > 0, n_label > 0), "ok"
-    )
+    status = status_of(n_prediction, n_label)
     distances = _distances(prediction, label, spacing=spacing) if status == "ok" else dict.fromkeys(DISTANCES, math.nan)
     return {
-        "dice": 2 * both / (n_prediction + n_label) if either else math.nan,
-        "jaccard": both / either if either else math.nan,
+        **overlaps(n_prediction, n_label, both),
         **distances,
         "prediction_ml": n_prediction * millilitres,
         "label_ml": n_label * millilitres,
         "status": status,
+        **dict(zip(COUNTS, (n_prediction, n_label, both), strict=True)),
     }
 
 
-def _distances(prediction: np.ndarray, label: np.ndarray, *, spacing: np.ndarray) -> dict[str, float]:
+def overlaps(prediction: int, label: int, both: int) -> dict[str, float]:
+    """Dice and Jaccard of two objects by their numbers of voxels and those they share; NaN if both are empty."""
+    either = prediction + label - both
+    return {
+        "dice": 2 * both / (prediction + label) if either else math.nan,
+        "jaccard": both / either if either else math.nan,
+    }
+
+
+def status_of(prediction: int, label: int) -> str:
+    """Which of two objects is there, by their numbers of voxels."""
+    missing = {(False, True): "empty prediction", (True, False): "empty label", (False, False): "both empty"}
+    return missing.get((prediction > 0, label > 0), "ok")
+
+
+def _distances(prediction: np.ndarray, label: np.ndarray, *, spacing: np.ndarray | None) -> dict[str, float]:
     borders = surface(prediction), surface(label)
-    in_voxels = _summary(*borders, spacing=np.ones(len(spacing)))
-    if np.all(spacing == spacing[0]):
+    in_voxels = _summary(*borders, spacing=np.ones(label.ndim))
+    if spacing is None:
+        in_mm: tuple[float, ...] = (math.nan,) * len(in_voxels)
+    elif np.all(spacing == spacing[0]):
         in_mm = tuple(float(value * spacing[0]) for value in in_voxels)
     else:
         in_mm = _summary(*borders, spacing=spacing)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -12,10 +12,13 @@ import numpy as np
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference.io import Scan, read_label
+from semi_med.inference.picture_check import is_picture
+from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row, case_metrics
-from semi_med.metrics.files import write_csv, write_json
+from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
 from semi_med.metrics.pairing import Pairing, pair_files
-from semi_med.metrics.table import summarize
+from semi_med.metrics.regions import Region, parse_regions, region_metrics
+from semi_med.metrics.table import metrics_in, summarize
 
 _TOLERANCE = 0.1  # voxels: below what resampling by nearest neighbour could move
 _MOST_CLASSES = 255
@@ -26,6 +29,10 @@ _DEFINITIONS = {
     "surface": "object minus its erosion with face neighbours",
     "interval": "95 % bootstrap interval (BCa) of the mean over cases",
     "undefined": "left out of mean, sd and median, and counted in n_undefined",
+}
+_MORE_DEFINITIONS = {
+    "region": "its classes measured as one object",
+    "volume": "overlaps of all slices of a volume together, by the sums of their pixels; without one of them undefined",
 }
 
 
@@ -41,6 +48,9 @@ class EvaluationResult:
         missing: cases whose prediction is missing; their rows are undefined and counted.
         extra: predictions that have no label; they were not looked at.
         written: the files written.
+        region_rows: one dict for each case and region, as `rows`; `class` is the text `1+2`.
+        volume_rows: one dict for each volume and class or region, as from `pool_volumes`.
+        breakdown: summaries of regions, groups and volumes, as from `break_down`; empty if none was asked for.
     """
 
     rows: list[Row]
@@ -50,6 +60,22 @@ class EvaluationResult:
     missing: tuple[str, ...] = ()
     extra: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
+    region_rows: tuple[Row, ...] = ()
+    volume_rows: tuple[Row, ...] = ()
+    breakdown: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for beyond classes and cases."""
+
+    regions: tuple[Region, ...] = ()
+    group: NamePattern | None = None
+    volume: NamePattern | None = None
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.regions) or self.group is not None or self.volume is not None
 
 
 def evaluate(
@@ -61,25 +87,33 @@ def evaluate(
     cases: Collection[str] | None = None,
     report: Callable[[str], None] | None = None,
     allow_missing: bool = False,
+    regions: Sequence[str] = (),
+    group_pattern: str | None = None,
+    volume_pattern: str | None = None,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
     Args:
-        predictions: a folder of `<case>_seg.nii.gz` or `<case>.nii.gz`, or one file.
-        labels: a folder of labels named `<case>` in any readable format, or one file.
-        output: CSV to write, one row for each case and class; its summary goes beside it as `<name>_summary.json`.
+        predictions: a folder of `<case>_seg.nii.gz`, `<case>.nii.gz` or pictures of these names, or one file.
+        labels: a folder of labels named `<case>` in any readable format, or one file. Of pictures the numbers of the
+            palette or the grey values are class indices; they have no size in mm, so distances are in pixels only.
+        output: CSV to write, one row for each case and class; its summary goes beside it as `<name>_summary.json`, and
+            regions and volumes, if there are any, as `<name>_regions.csv` and `<name>_volumes.csv`.
         classes: class index to name; classes not named are not measured. Without it the classes are those that occur
             in the labels, and a prediction with any other value is a problem.
         cases: the labels of a folder that count, by file name without suffix, for example those of a test section;
             None for all.
         report: called with one line after each case.
         allow_missing: go on where a label has no prediction; the case is then counted as undefined.
+        regions: classes to measure as one structure beside each alone, each as `epi=1+2`, with numbers or names.
+        group_pattern: a regular expression that finds the group of a case in its name, to summarise each group too.
+        volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
 
     Raises:
-        InputError: a path is wrong or nothing matches.
+        InputError: a path is wrong or nothing matches; code REGION or PATTERN for a region or a pattern.
         ProblemsError: predictions are missing and `allow_missing` is off, or not one pair could be measured.
     """
     if report is not None and not callable(report):
@@ -88,19 +122,56 @@ def evaluate(
     pairing = pair_files(predictions, labels, cases=cases)
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
+    group, volume = (
+        None if text is None else name_pattern(text, option=option)
+        for text, option in ((group_pattern, "--group-pattern"), (volume_pattern, "--volume-pattern"))
+    )
+    for pattern in (group, volume):
+        if pattern is not None:
+            pattern.check([*pairing.pairs, *pairing.missing])
 
-    measured, problems, names = _measure_all(pairing, classes, report or (lambda line: None))
+    problems: dict[str, SemiMedError] = {}
+    names = _classes_of_labels(pairing, problems) if classes is None else _foreground(classes)
+    asked = _Asked(parse_regions(regions, classes=names) if regions else (), group, volume)
+    measured, of_regions = _measure_all(
+        pairing, names, problems, asked.regions, closed=classes is None, report=report or (lambda line: None)
+    )
+    found = tuple(problems[case] for case in pairing.pairs if case in problems)
     if not measured:
-        raise ProblemsError(problems, title=f"Evaluation of {predictions} against {labels}")
+        raise ProblemsError(found, title=f"Evaluation of {predictions} against {labels}")
     for case in pairing.missing:
         measured += [_undefined_row(case, value, name) for value, name in names.items()]
+        of_regions += [_undefined_row(case, region.text, region.name) for region in asked.regions]
     rows = sorted(measured, key=lambda row: (row["case"], row["class"]))
-    result = EvaluationResult(rows, summarize(rows), names, tuple(problems), pairing.missing, pairing.extra)
-    return result if table is None else _written(result, table)
+    of_regions.sort(key=lambda row: str(row["case"]))
+    result = EvaluationResult(
+        rows, summarize(rows, metrics=metrics_in(rows)), names, found, pairing.missing, pairing.extra
+    )
+    if asked.anything:
+        result = _broken_down(result, of_regions, asked, unmeasured=list(problems))
+    return result if table is None else _written(result, table, asked)
+
+
+def _broken_down(
+    result: EvaluationResult, of_regions: Sequence[Row], asked: _Asked, *, unmeasured: Collection[str]
+) -> EvaluationResult:
+    rows, group, volume = result.rows, asked.group, asked.volume
+    if group is not None:
+        rows, of_regions = ([{**row, "group": group(row["case"])} for row in table] for table in (rows, of_regions))
+    volumes = [] if volume is None else pool_volumes([*rows, *of_regions], volume, unmeasured=unmeasured)
+    return replace(
+        result,
+        rows=rows,
+        region_rows=tuple(of_regions),
+        volume_rows=tuple(sorted(volumes, key=lambda row: str(row["volume"]))),
+        breakdown=tuple(break_down(rows, of_regions, group=group, volume=volume, unmeasured=unmeasured)),
+    )
 
 
 def check_same_grid(prediction: Scan, label: Scan, *, where: tuple[Path, Path]) -> None:
     """Raise unless both arrays have one shape and no corner of the volume lies more than 0.1 voxel apart.
+
+    A picture has no place in space: where one of both is a picture, only the shapes are compared.
 
     Args:
         prediction: with its affine, voxel to RAS mm.
@@ -120,6 +191,8 @@ def check_same_grid(prediction: Scan, label: Scan, *, where: tuple[Path, Path]) 
             fix=fix,
             code="SHAPE",
         )
+    if any(is_picture(path) for path in where):
+        return
     ends = [(0, size - 1) for size in shape] + [(0,)] * (3 - len(shape))
     corners = np.array([(*corner, 1) for corner in product(*ends)], float).T
     apart = np.abs(np.linalg.solve(label.affine, prediction.affine @ corners) - corners).max()
@@ -148,30 +221,36 @@ def _missing_predictions(pairing: Pairing, predictions: Path) -> ProblemsError:
     return ProblemsError(problems, title=f"Predictions in {predictions}")
 
 
-def _measure_all(
-    pairing: Pairing, classes: Mapping[int, str] | None, report: Callable[[str], None]
-) -> tuple[list[Row], list[SemiMedError], dict[int, str]]:
-    """Rows of all pairs that could be measured, the problems of the others, and the classes."""
-    problems: dict[str, SemiMedError] = {}
-    if classes is None:
-        names = _classes_of_labels(pairing, problems)
-    else:
-        names = {int(value): str(name) for value, name in classes.items() if int(value) != 0}
+def _foreground(classes: Mapping[int, str]) -> dict[int, str]:
+    return {int(value): str(name) for value, name in classes.items() if int(value) != 0}
 
+
+def _measure_all(
+    pairing: Pairing,
+    names: Mapping[int, str],
+    problems: dict[str, SemiMedError],
+    regions: Sequence[Region],
+    *,
+    closed: bool,
+    report: Callable[[str], None],
+) -> tuple[list[Row], list[Row]]:
+    """Rows of classes and of regions of all pairs that could be measured; the others go to `problems`."""
     rows: list[Row] = []
+    of_regions: list[Row] = []
     for number, (case, (prediction, label)) in enumerate(pairing.pairs.items(), start=1):
         counter = f"[{number}/{len(pairing.pairs)}] {case}"
         try:
             if case in problems:
                 raise problems[case]
-            found = _measure_pair(prediction, label, classes=names, closed=classes is None)
+            found, more = _measure_pair(prediction, label, names, regions, closed=closed)
         except SemiMedError as error:
             problems[case] = error
             report(f"{counter}: not measured. {error}")
             continue
         rows += [{"case": case} | row for row in found]
+        of_regions += [{"case": case} | row for row in more]
         report(f"{counter}: " + ", ".join(_line(row) for row in found))
-    return rows, [problems[case] for case in pairing.pairs if case in problems], names
+    return rows, of_regions
 
 
 def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> dict[int, str]:
@@ -208,7 +287,9 @@ def _values(array: np.ndarray) -> list[int]:
     return sorted(found)
 
 
-def _measure_pair(prediction: Path, label: Path, *, classes: Mapping[int, str], closed: bool) -> list[Row]:
+def _measure_pair(
+    prediction: Path, label: Path, classes: Mapping[int, str], regions: Sequence[Region], *, closed: bool
+) -> tuple[list[Row], list[Row]]:
     predicted, expert = read_label(prediction), read_label(label)
     check_same_grid(predicted, expert, where=(prediction, label))
     unknown = sorted(set(_values(predicted.array)) - {0, *classes}) if closed else []
@@ -220,21 +301,37 @@ def _measure_pair(prediction: Path, label: Path, *, classes: Mapping[int, str], 
             fix="Check that both use the same numbers for the classes, or name the classes to measure",
             code="CLASSES",
         )
-    spacing = [float(size) for size in expert.spacing[: expert.array.ndim]]
-    return case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing)
+    if is_picture(label):
+        _check_numbers(expert.array, classes, label)
+    spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: expert.array.ndim]]
+    rows = case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing)
+    return rows, region_metrics(predicted.array, expert.array, regions=regions, spacing=spacing)
+
+
+def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -> None:
+    """Refuse a drawing in black and white whose white is no class: it would count as an empty label."""
+    values = set(_values(array)) - {0}
+    if values == {255} and 255 not in classes:
+        raise InputError(
+            f"class numbers 0, {', '.join(map(str, classes))} are wanted, this picture has 0 and 255",
+            where=label,
+            fix=f"`semi-med convert {label.name} OUTPUT --label --map-labels 255=1`, or prepare the data set",
+            code="CLASSES",
+        )
 
 
 def _line(row: Row) -> str:
-    text = f"{row['class_name']} Dice {row['dice']:.4f}, HD95 {row['hd95_mm']:.2f} mm"
+    distance = f"{row['hd95_voxel']:.2f} voxels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
+    text = f"{row['class_name']} Dice {row['dice']:.4f}, HD95 {distance}"
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
 
-def _undefined_row(case: str, value: int, name: str) -> Row:
+def _undefined_row(case: str, value: int | str, name: str) -> Row:
     undefined = dict.fromkeys((*OVERLAPS, *DISTANCES, "prediction_ml", "label_ml"), math.nan)
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 
 
-def _written(result: EvaluationResult, table: Path) -> EvaluationResult:
+def _written(result: EvaluationResult, table: Path, asked: _Asked) -> EvaluationResult:
     content = {
         "schema": 1,
         "cases": len({row["case"] for row in result.rows}),
@@ -245,10 +342,20 @@ def _written(result: EvaluationResult, table: Path) -> EvaluationResult:
         "definitions": _DEFINITIONS,
         "summary": result.summary,
     }
-    written = (
-        write_csv(table, result.rows),
-        write_json(table.with_name(f"{table.stem}_summary.json"), content),
-    )
-    return EvaluationResult(
-        result.rows, result.summary, result.classes, result.problems, result.missing, result.extra, written
-    )
+    if asked.anything:
+        content |= {
+            "definitions": _DEFINITIONS | _MORE_DEFINITIONS,
+            "regions": {region.name: region.values for region in asked.regions},
+            "group_pattern": asked.group and asked.group.expression.pattern,
+            "volume_pattern": asked.volume and asked.volume.expression.pattern,
+            "breakdown": result.breakdown,
+        }
+    columns = (*TABLE_COLUMNS, "group") if asked.group else TABLE_COLUMNS
+    written = [write_csv(table, result.rows, columns=columns)]
+    if result.region_rows:
+        written.append(write_csv(table.with_name(f"{table.stem}_regions.csv"), result.region_rows, columns=columns))
+    if result.volume_rows:
+        path = table.with_name(f"{table.stem}_volumes.csv")
+        written.append(write_csv(path, result.volume_rows, columns=VOLUME_COLUMNS))
+    written.append(write_json(table.with_name(f"{table.stem}_summary.json"), content))
+    return replace(result, written=tuple(written))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semi_med.errors import InputError, ProblemsError
-from semi_med.inference.io import IMAGE_SUFFIXES, case_name
+from semi_med.inference.io import READ_SUFFIXES, case_name
 
 PREDICTION_ENDING = "_seg"
 
@@ -22,7 +22,7 @@ class Pairing:
 
 
 def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
-    """Match `<case>_seg.nii.gz` or `<case>.nii.gz` to the label `<case>.nii.gz`, `.nrrd`, `.mha` or another format.
+    """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
     Two single files are one pair whatever their names. Folders are not searched below their first level.
 
@@ -57,7 +57,7 @@ def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None
             f"none of the {len(named)} predictions matches one of the {len(label_files)} labels "
             f"(for example {sorted(named.values())[0]!r} and {sorted(label_files)[0]!r})",
             where=predictions,
-            fix=f"Name predictions <case>{PREDICTION_ENDING}.nii.gz or <case>.nii.gz like the labels",
+            fix=f"Name predictions <case>{PREDICTION_ENDING}.nii.gz or <case>.nii.gz (or .png) like the labels",
             code="NO_PAIRS",
         )
     return Pairing(
@@ -83,11 +83,11 @@ def _scans(path: Path) -> list[Path]:
     scans = [
         file
         for file in files
-        if file.is_file() and not file.name.startswith(".") and _is_scan(file.name, IMAGE_SUFFIXES)
+        if file.is_file() and not file.name.startswith(".") and _is_scan(file.name, READ_SUFFIXES)
     ]
     if not scans:
         raise InputError(
-            "holds no scan", where=path, fix=f"Give files that end in {', '.join(IMAGE_SUFFIXES)}", code="EMPTY"
+            "holds no scan", where=path, fix=f"Give files that end in {', '.join(READ_SUFFIXES)}", code="EMPTY"
         )
     return scans
 

@@ -15,6 +15,7 @@ from semi_med.errors import InputError
 from semi_med.metrics.case import METRICS, OVERLAPS, Row
 
 OVERALL = "all classes"
+ALL_REGIONS = "all regions"
 _IDENTITY = ("class", "class_name", "metric", "cases", "n", "n_undefined")
 SUMMARY_COLUMNS = (*_IDENTITY, "mean", "sd", "median", "low", "high", "note")
 FEW_CASES = 10
@@ -97,13 +98,22 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, *, confidence: floa
     return Interval(float(found.low), float(found.high), few)
 
 
-def summarize(rows: Sequence[Row], *, confidence: float = 0.95, seed: int = 0) -> list[Row]:
+def summarize(
+    rows: Sequence[Row],
+    *,
+    metrics: Sequence[str] = METRICS,
+    overall: str = OVERALL,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Row]:
     """Summarise rows of cases for each class, and over all classes if there are several.
 
     The value of a case over all classes is the mean of its defined classes.
 
     Args:
         rows: what `case_metrics` gives, each with a `case`.
+        metrics: columns to summarise.
+        overall: name of the mean over classes.
         confidence: of the interval.
         seed: of the bootstrap.
 
@@ -115,14 +125,21 @@ def summarize(rows: Sequence[Row], *, confidence: float = 0.95, seed: int = 0) -
     by_class = _by_class(rows)
     summary = []
     for (value, name), members in by_class.items():
-        for metric in METRICS:
+        for metric in metrics:
             cells = {row["case"]: [float(row[metric])] for row in members}
             summary.append(_summary_row(value, name, metric, cells, confidence=confidence, seed=seed))
     if len(by_class) > 1:
-        for metric in METRICS:
+        for metric in metrics:
             cells = {case: [cell for _, cell in found] for case, found in _cells(rows, metric).items()}
-            summary.append(_summary_row("all", OVERALL, metric, cells, confidence=confidence, seed=seed))
+            summary.append(_summary_row("all", overall, metric, cells, confidence=confidence, seed=seed))
     return summary
+
+
+def metrics_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The metrics that rows can have: without those in mm, if none of them knows the size of its voxels."""
+    found = [row for row in rows if row["status"] == "ok"]
+    in_mm = not found or any(not math.isnan(row["hd95_mm"]) for row in found)
+    return METRICS if in_mm else tuple(metric for metric in METRICS if not metric.endswith("_mm"))
 
 
 def case_means(rows: Sequence[Row], metric: str = "dice") -> dict[str, float]:

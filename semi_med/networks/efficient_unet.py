@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import urllib.error
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.networks.nets import FlexibleUNet
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from semi_med.errors import InputError, ResourceError
 
+_UPSAMPLING = {"interpolated": "nontrainable", "transposed": "deconv"}  # our word to MONAI's
 _NUMBERED = re.compile(r"(.+)\.\d+(\.\d+\..+)")
 
 
@@ -28,6 +29,7 @@ class EfficientUNet(FlexibleUNet):
         encoder_weights: None for random ones; "imagenet" for those of the library, downloaded once into torch's hub
             folder; or a file of theirs. The first convolution is summed over its three colours for one channel, and
             repeated in turn for other numbers.
+        upsampling: in the decoder: "interpolated" or "transposed" convolutions, as in `VNet`.
         dropout: in the decoder.
 
     Shape: image `(B, in_channels, *spatial)` of any size to logits `(B, out_channels, *spatial)`.
@@ -45,6 +47,7 @@ class EfficientUNet(FlexibleUNet):
         spatial_dims: int = 2,
         backbone: str = "efficientnet-b4",
         encoder_weights: str | Path | None = None,
+        upsampling: Literal["interpolated", "transposed"] = "interpolated",
         dropout: float = 0.0,
     ) -> None:
         if backbone not in url_map or not backbone.startswith("efficientnet"):
@@ -52,17 +55,41 @@ class EfficientUNet(FlexibleUNet):
             raise InputError(
                 f"there is no backbone {backbone!r}", fix=f"Choose one of {', '.join(known)}", code="SETTING"
             )
+        if upsampling not in _UPSAMPLING:
+            raise InputError(
+                f"upsampling must be one of {', '.join(_UPSAMPLING)}, not {upsampling!r}",
+                fix="Choose one of these",
+                code="SETTING",
+            )
         super().__init__(
-            in_channels, out_channels, backbone, pretrained=False, spatial_dims=spatial_dims, dropout=dropout
+            in_channels,
+            out_channels,
+            backbone,
+            pretrained=False,
+            spatial_dims=spatial_dims,
+            dropout=dropout,
+            upsample=_UPSAMPLING[upsampling],
         )
+        self.backbone, self.spatial_dims = backbone, spatial_dims
         if encoder_weights is not None:
-            if spatial_dims != 2:
-                raise InputError(
-                    f"there are ImageNet weights for 2 dimensions, not for {spatial_dims}",
-                    fix="Set encoder_weights to null",
-                    code="SETTING",
-                )
-            _load_encoder(self.encoder, _weights(str(encoder_weights), backbone), source=str(encoder_weights))
+            self.load_encoder(encoder_weights)
+
+    def load_encoder(self, source: str | Path) -> None:
+        """Give the encoder published weights.
+
+        Args:
+            source: as `encoder_weights`.
+
+        Raises:
+            InputError, ResourceError: as the class.
+        """
+        if self.spatial_dims != 2:
+            raise InputError(
+                f"there are ImageNet weights for 2 dimensions, not for {self.spatial_dims}",
+                fix="Set encoder_weights to null",
+                code="SETTING",
+            )
+        _load_encoder(self.encoder, _weights(str(source), self.backbone), source=str(source))
 
 
 def _weights(source: str, backbone: str) -> dict[str, Tensor]:
@@ -74,7 +101,7 @@ def _weights(source: str, backbone: str) -> dict[str, Tensor]:
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise ResourceError(
                 f"the ImageNet weights of {backbone} could not be downloaded ({error})",
-                fix=f"Download {url} on a machine that is online, and give the file as network_def#encoder_weights (or "
+                fix=f"Download {url} on a machine that is online, and give the file as encoder_weights (or "
                 f"put it into {Path(torch.hub.get_dir()) / 'checkpoints'}); or set it to null for random weights",
                 code="DOWNLOAD",
             ) from error

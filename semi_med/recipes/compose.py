@@ -42,6 +42,11 @@ class Task:
         """What is known of its data."""
         return _part(self.folder, "about")
 
+    @property
+    def flat(self) -> bool:
+        """Whether the network sees pictures and slices instead of volumes."""
+        return bool(self.about.get("dimensions", 3) == 2)
+
     def own(self, method: str) -> Path:
         """Where the parts lie that a method has for this task alone."""
         return HERE / "methods" / method / self.name if self.recipe else self.folder / method
@@ -87,9 +92,10 @@ def find_task(task: TaskLike) -> Task:
 def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, the unlabelled side if the method has one, then the method's, the task's, and what the
-    method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
-    agree on. Weights, checkpoints and logs that lie in `target` are left alone.
+    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, then the
+    method's, the task's (with its unlabelled side), and what the method has for this task alone, each as `<name>.json`
+    with `shared.json` for what training and inference must agree on. Weights, checkpoints and logs that lie in `target`
+    are left alone.
 
     Args:
         method: a name of `methods()`.
@@ -151,7 +157,8 @@ def _rooms(method: str, task: Task) -> list[Path]:
     """Where parts are looked for; later ones win."""
     learns = bool(about_method(method).get("unlabeled"))
     common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
-    return [*common, HERE / "methods" / method, *own, task.own(method)]
+    slices = [HERE / "common" / "slices"] if task.flat else []
+    return [*common, *slices, HERE / "methods" / method, *own, task.own(method)]
 
 
 def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
@@ -254,8 +261,8 @@ def compose_metadata(*, method: str, task: TaskLike) -> dict[str, Any]:
         "authors": "semi_med developers",
         "copyright": "Copyright (c) semi_med developers",
         "data_source": about_task["data_source"],
-        "data_type": "nifti",
-        "image_classes": "one channel of intensities with mean 0 and SD 1",
+        "data_type": about_task.get("data_type", "nifti"),
+        "image_classes": f"{_counted(len(about_task['channels']), 'channel')} of intensities with mean 0 and SD 1",
         "label_classes": ", ".join(f"{value} {name}" for value, name in labels.items()),
         "pred_classes": f"{len(labels)} channels, one probability for each class",
         "eval_metrics": {},
@@ -312,6 +319,7 @@ def compose_readme(*, method: str, task: TaskLike) -> str:
         task_name=task.name if task.recipe else ".",
         method=about_method(method),
         task=task.about,
+        flat=task.flat,
         config=config,
         settings=settings,
         own=own,
@@ -320,6 +328,10 @@ def compose_readme(*, method: str, task: TaskLike) -> str:
         else "No figure has been measured yet.\n",
         version=__version__,
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"one {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _shown(value: Any, *, method: str, task: str) -> str:

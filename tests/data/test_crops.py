@@ -171,8 +171,8 @@ def test_sizes_that_cannot_be_are_refused(settings, message):
 
 
 def test_a_scan_with_another_number_of_axes_is_refused_by_name():
-    batches = crops((9, 9, 9), crop_size=(4, 6), margin=0)
-    with pytest.raises(InputError, match=r"case 0: the image has 3 axes, the crop size \(4, 6\) has 2"):
+    batches = crops((9, 9), crop_size=(4, 6, 5), margin=0)
+    with pytest.raises(InputError, match=r"case 0: the image has 2 axes, the crop size \(4, 6, 5\) has 3"):
         batches.batch(0)
 
 
@@ -310,3 +310,25 @@ def test_shifted_crops_agree_with_the_fixed_crop_about_every_voxel_of_the_scan(g
             assert all(torch.equal(labels[0], label) for label in labels[1:])
         taught.clear()
     assert len(shifts) > 8
+
+
+def test_crops_of_two_axes_are_single_slices_of_the_last_axis():
+    batches = crops((9, 8, 5), (6, 12, 1), crop_size=(4, 6), margin=(2, 3), batch_size=40, seed=3)
+    batch = batches.batch(0)
+    assert batch["context"].shape == (40, 3, 8, 12) and batch["label_context"].shape == (40, 1, 8, 12)
+    assert batch["margin"].shape == (40, 2, 2)
+    seen: dict[str, set[int]] = {}
+    for case, context, label in zip(batch["case"], batch["context"], batch["label_context"], strict=True):
+        inside = context[0] > 0
+        (place,) = context[2][inside].unique().tolist()
+        seen.setdefault(case, set()).add(int(place))
+        assert torch.equal(label[0][inside].float(), context.sum(0)[inside])
+    assert seen == {"case 0": {1, 2, 3, 4, 5}, "case 1": {1}}
+
+
+def test_a_picture_gives_the_crops_of_an_array_of_two_axes():
+    flat = crops((9, 8), (7, 7), crop_size=(4, 6), margin=(2, 3), seed=3).batch(5)
+    assert flat["case"] == crops((9, 8, 1), (7, 7, 1), crop_size=(4, 6), margin=(2, 3), seed=3).batch(5)["case"]
+    picture = crops((9, 8, 1), (7, 7, 1), crop_size=(4, 6), margin=(2, 3), seed=3).batch(5)
+    assert torch.equal(picture["context"][:, :2], flat["context"])
+    assert torch.equal(picture["margin"], flat["margin"])

@@ -77,7 +77,7 @@ def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(m
     with pytest.raises(ResourceError, match=r"could not be downloaded .*no route") as caught:
         EfficientUNet(3, 2, backbone=SMALL, encoder_weights="imagenet")
     assert "efficientnet-b0-355c32eb.pth" in str(caught.value)
-    assert "network_def#encoder_weights" in str(caught.value)
+    assert "as encoder_weights" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""Bundles whose network sees pictures: the published numbers, and runs from pictures on disk to masks of their size."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semi_med.inference.predictor import predict
+from semi_med.recipes.compose import compose, compose_config, methods
+from tests.conftest import BundleRunner
+
+PAPER = ("camus", "refuge", "isic", "scr")
+SIZE = (44, 38)  # columns and rows of the pictures on disk; the network sees 32 x 32
+SECTIONS = {"labeled": 3, "unlabeled": 6, "validation": 2, "test": 2}
+TINY: dict[str, Any] = {
+    "image_size": [32, 32],
+    "crop_size": [32, 32],
+    "max_iterations": 4,
+    "iterations_per_epoch": 2,
+    "val_interval": 2,
+    "checkpoint_interval": 2,
+    "early_stop_patience": None,
+    "device": "cpu",
+    "train#handlers#0#tensorboard": False,
+}
+SMALL_NETWORK = {
+    "_target_": "semi_med.networks.VNet",
+    "in_channels": 3,
+    "out_channels": "@classes",
+    "spatial_dims": 2,
+    "base_filters": 4,
+    "levels": 2,
+    "dropout": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Colour PNGs with a bright disc in a larger grey one, labels 0, 1, 2, and a data list."""
+    folder = tmp_path_factory.mktemp("photographs")
+    content: dict[str, Any] = {"name": "discs", "labels": {"0": "background", "1": "disc", "2": "cup"}}
+    content["modality"] = {"0": "red", "1": "green", "2": "blue"}
+    random, number = np.random.default_rng(0), 0
+    columns, rows = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    for section, count in SECTIONS.items():
+        content[section] = []
+        for _ in range(count):
+            name = f"p{number:02d}_{'ED' if number % 2 else 'ES'}"
+            away = np.hypot(columns - random.uniform(18, 26), rows - random.uniform(16, 22))
+            label = (away < 11).astype(np.uint8) + (away < 6)
+            image = (60 + 80 * label[..., None] + random.normal(0, 5, (*label.shape, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(image).save(folder / "images" / f"{name}.png")
+            Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+            key = {"unlabeled": "monitor_label"}.get(section, "label")
+            content[section].append({"image": f"images/{name}.png", key: f"labels/{name}.png", "subject": name})
+            number += 1
+    (folder / "data_list.json").write_text(json.dumps(content))
+    return folder
+
+
+def runner(method: str, task: str, photographs: Path, folder: Path, **settings: Any) -> BundleRunner:
+    data = {"dataset_dir": str(photographs), "data_list_file": str(photographs / "data_list.json")}
+    return BundleRunner(compose(method, task, folder / f"{method}_{task}"), {**TINY, **data, **settings})
+
+
+def curve(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "logs" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---- the published numbers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_fixmatchsegs_numbers_are_the_published_ones(task: str) -> None:
+    config = compose_config("train", method="fixmatchseg", task=task)
+    assert (config["image_size"], config["crop_size"]) == ([320, 320], [320, 320])
+    assert (config["learning_rate"], config["optimizer"]["_target_"]) == (0.001, "torch.optim.Adam")
+    assert (config["early_stop_patience"], config["val_interval"]) == (9, config["iterations_per_epoch"])
+    assert (config["method"]["threshold"], config["unsupervised_weight"]) == (0.9, 1.0)
+    assert (config["batch_size"], config["mu"], config["reuse_labeled"]) == (1, 10, True)
+    assert config["network_def"]["backbone"] == "efficientnet-b4"
+    assert config["labeled_augment"]["rotate"] == config["unlabeled_augment"]["rotate"] == 20.0
+    assert config["labeled_augment"]["elastic"] == config["unlabeled_augment"]["elastic"] > 0
+    strong = {"sharpness", "contrast", "blur"}
+    assert all(config["unlabeled_augment"][name] > 0 for name in strong)
+    assert not strong & config["labeled_augment"].keys()
+    assert config["train"]["unlabeled_view"]["intensity_on"] == "image"
+
+
+@pytest.mark.parametrize("task", [*PAPER, "sunnybrook"])
+def test_the_floor_has_the_loss_optimizer_and_views_of_fixmatchseg(task: str) -> None:
+    floor, method = (compose_config("train", method=name, task=task) for name in ("supervised", "fixmatchseg"))
+    assert floor["method"]["loss"] == "dice_boundary"
+    assert floor["method"]["boundary"] == method["method"]["boundary"]
+    for name in ("optimizer", "lr_scheduler", "labeled_augment", "learning_rate", "batch_size", "early_stop_patience"):
+        assert floor[name] == method[name]
+
+
+@pytest.mark.parametrize("task", PAPER)
+@pytest.mark.parametrize("method", methods())
+def test_wherever_a_run_may_stop_early_there_is_a_loss_to_stop_by(method: str, task: str) -> None:
+    config = compose_config("train", method=method, task=task)
+    assert config["early_stop_patience"] is None or config["validation_loss"]["_target_"]
+
+
+def test_a_data_sets_table_has_the_papers_columns() -> None:
+    readme = compose_readme_of("camus")
+    assert "--region endo=1 --region epi=1+2 --region la=3 --group-pattern 'E[DS]'" in readme
+
+
+def compose_readme_of(task: str) -> str:
+    from semi_med.recipes.compose import compose_readme
+
+    return compose_readme(method="fixmatchseg", task=task)
+
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_fixmatchseg_from_photographs_to_masks_of_their_size(photographs: Path, tmp_path: Path) -> None:
+    backbone = {"network_def#backbone": "efficientnet-b0", "mu": 2, "monitor_pseudo_labels": True}
+    run = runner("fixmatchseg", "refuge", photographs, tmp_path, **backbone)
+    run(output_dir=str(tmp_path / "run"))
+
+    train, validation = curve(tmp_path / "run", "train"), curve(tmp_path / "run", "validation")
+    assert [row["iteration"] for row in validation] == ["2", "4"]
+    assert all(float(row["loss"]) > 0 for row in validation)
+    assert all(0 <= float(row["accepted"]) <= 1 and row["pseudo_label_dice"] for row in train)
+
+    written = json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())
+    assert (written["image_size"], written["network_def"]["backbone"]) == ([32, 32], "efficientnet-b0")
+    predict(tmp_path / "run", [photographs / "images"], tmp_path / "masks", device="cpu")
+    masks = sorted((tmp_path / "masks").glob("*_seg.png"))
+    assert len(masks) == sum(SECTIONS.values())
+    with Image.open(masks[0]) as mask:
+        assert mask.size == SIZE and mask.mode == "P"
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("method", ["cotrain", "mean_teacher", "bcp_pretrain"])
+def test_other_methods_train_on_photographs_too(method: str, photographs: Path, tmp_path: Path) -> None:
+    network = {"network_def": SMALL_NETWORK}
+    if method == "cotrain":
+        network["peer_def"] = {**SMALL_NETWORK, "upsampling": "interpolated"}
+    run = runner(method, "refuge", photographs, tmp_path, **network)
+    run(output_dir=str(tmp_path / "run"))
+    assert len(curve(tmp_path / "run", "validation")) == 2
+
+
+def test_a_resumed_run_ends_as_the_unbroken_one(photographs: Path, tmp_path: Path) -> None:
+    run = runner("fixmatchseg", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, mu=2)
+    run(output_dir=str(tmp_path / "whole"))
+    run(output_dir=str(tmp_path / "parts"), **{"train#trainer#max_epochs": 2})
+    for later in (tmp_path / "parts" / "checkpoints").glob("*4*"):
+        later.unlink()
+    run(output_dir=str(tmp_path / "parts"), resume=True)
+    models = [torch.load(tmp_path / part / "models" / "model.pt", weights_only=True)["model"] for part in ("whole", "parts")]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_the_pool_can_be_as_small_as_the_papers(photographs: Path, tmp_path: Path) -> None:
+    run = runner("fixmatchseg", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, mu=2)
+    run(output_dir=str(tmp_path / "run"), unlabeled_limit=4, reuse_labeled=False, max_iterations=2)
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert settings["unlabeled"] == 4
+
+
+def test_weights_of_an_encoder_come_from_a_file(photographs: Path, tmp_path: Path, error_of: Any) -> None:
+    run = runner("fixmatchseg", "refuge", photographs, tmp_path, encoder_weights=str(tmp_path / "none.pth"))
+    error = error_of(lambda: run(output_dir=str(tmp_path / "run")))
+    assert "the file of encoder weights is missing" in str(error)
+    run = runner("fixmatchseg", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, encoder_weights="imagenet")
+    assert "VNet has no encoder with published weights" in str(error_of(lambda: run(output_dir=str(tmp_path / "run"))))
