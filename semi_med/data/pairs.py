@@ -150,10 +150,14 @@ def _begins(names: Sequence[str], start: str, *, but: str) -> bool:
     return any(name.startswith(start) and name != but for name in names[place : place + 2])
 
 
-def _label_of(path: Path, root: Path) -> _Label:
-    name = case_name(path)
+def without_ending(name: str) -> str:
+    """The case that the name of a label tells: `a_seg`, `a-mask` and `a` are labels of `a`; a bare `seg` of ""."""
     match = _ENDING.fullmatch(name)
-    return _Label(_place(path, root), match[1] or "" if match else name, path)
+    return match[1] or "" if match else name
+
+
+def _label_of(path: Path, root: Path) -> _Label:
+    return _Label(_place(path, root), without_ending(case_name(path)), path)
 
 
 def _place(path: Path, root: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
+from semi_med.inference.channels import group_channels
 from semi_med.inference.dicom import find_series, is_dicom
 from semi_med.inference.io import (
     IMAGE_SUFFIXES,
@@ -51,12 +52,46 @@ class BatchCase:
         image: the scan: a file, or the folder or archive of a DICOM series.
         target: the label file.
         series: of a DICOM folder, the number of the series that is meant; None if there is one.
+        further: the files of the other channels, where each has one.
     """
 
     name: str
     image: Path
     target: Path
     series: int | None = None
+    further: tuple[Path, ...] = ()
+
+
+def join_channels(
+    cases: Sequence[BatchCase], output: Path, *, channels: int, format: Format = "auto"
+) -> list[BatchCase]:
+    """The cases, those that are the channels of one image made one, for a network that wants several.
+
+    Files of a folder belong together where their endings tell exactly as many channels apart, `a_0000` and `a_0001` or
+    `a_flair` and `a_t1`; a file that is called `flair` belongs to the case of its folder's name.
+
+    Args:
+        cases: one for each file.
+        output: folder of the labels.
+        channels: that the network wants.
+        format: of the labels, see `label_name`.
+    """
+    folders: dict[Path, dict[str, BatchCase]] = {}
+    for case in cases:
+        folders.setdefault(case.image.parent, {})[case.name] = case
+    joined: list[BatchCase] = []
+    for folder, found in folders.items():
+        for base, names in group_channels(found).items():
+            group = [found[name] for name in names.values()]
+            if channels > 1 and len(group) == channels:
+                name, first = base or folder.resolve().name, group[0]
+                target = output / label_name(first.image, format=format, case=name)
+                joined.append(BatchCase(name, first.image, target, further=tuple(one.image for one in group[1:])))
+            else:
+                joined += group
+    if problems := _clashes(joined, set()):
+        raise ProblemsError(problems, title="inputs")
+    return joined
 
 
 def label_name(scan: Path, *, format: Format = "auto", case: str | None = None) -> str:

@@ -20,6 +20,7 @@ from semi_med.inference.batch_files import (
     CaseRow,
     Format,
     collect_cases,
+    join_channels,
     make_output_folder,
     write_record,
     write_volumes,
@@ -272,6 +273,7 @@ def predict(
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
     )
+    cases = join_channels(cases, output, channels=predictor.bundle.channels or 1, format=format)
     settings = {
         "bundle": Path(bundle).resolve().name,
         "weights": predictor.bundle.weights.name,
@@ -318,7 +320,7 @@ def _predict_case(predictor: Predictor, case: BatchCase, dicom: Mapping[str, Any
         seconds=0.0,
     )
     try:
-        prediction = predictor(case.image, dicom={**dicom, "series": case.series})
+        prediction = predictor([case.image, *case.further], dicom={**dicom, "series": case.series})
         write_label(case.target, prediction.label, affine=prediction.affine, frames=prediction.frames)
     except SemiMedError as error:
         if error.code == "DISK_FULL":  # every further case would fail alike

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semi_med.data.pairs import without_ending
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import READ_SUFFIXES, case_name
 
@@ -24,7 +25,7 @@ class Pairing:
 def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
     """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
-    Two single files are one pair whatever their names. Folders are not searched below their first level.
+    Two single files are one pair whatever their names. Folders are not searched below their first level, but for labels that are named in `cases`.
 
     Args:
         predictions: a folder or a file.
@@ -47,7 +48,10 @@ def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None
     if predictions.is_file() and labels.is_file():
         return Pairing({case_name(labels): (predictions, labels)}, (), ())
 
-    label_files = _one_each({path: case_name(path) for path in _scans(labels)}, what="labels")
+    known = {path: case_name(path) for path in _scans(labels, below=cases is not None)}
+    if cases is not None:
+        known = {path: case for path, case in known.items() if case in cases}
+    label_files = _one_each(known, what="labels")
     if cases is not None:
         label_files = _only(label_files, cases, where=labels)
     named = {path: _case_of(path, label_files) for path in _scans(predictions)}
@@ -78,8 +82,8 @@ def _only(label_files: dict[str, Path], cases: Collection[str], *, where: Path) 
     return {case: path for case, path in label_files.items() if case in cases}
 
 
-def _scans(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.iterdir())
+def _scans(path: Path, *, below: bool = False) -> list[Path]:
+    files = [path] if path.is_file() else sorted(path.rglob("*") if below else path.iterdir())
     scans = [
         file
         for file in files
@@ -98,7 +102,13 @@ def _is_scan(name: str, suffixes: Sequence[str]) -> bool:
 
 def _case_of(prediction: Path, label_files: dict[str, Path]) -> str:
     name = case_name(prediction)
-    return name if name in label_files else name.removesuffix(PREDICTION_ENDING)
+    for known in (name, name.removesuffix(PREDICTION_ENDING)):
+        if known in label_files:
+            return known
+    # labels may have endings of their own, such as `_mask`
+    case = name.removesuffix(PREDICTION_ENDING)
+    found = [label for label in label_files if label.startswith(case) and without_ending(label) == case]
+    return found[0] if len(found) == 1 else case
 
 
 def _one_each(cases: dict[Path, str], *, what: str) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from semi_med.files import write_atomically
 from semi_med.planning.parts import Parts
 
 _STEPS = 2
+_LONG = 5.0  # seconds of a step after which a second one would tell little
 _LONGEST = 300.0  # seconds after which a trial is given up
 _GIB = 2**30
 _MARK = "semi_med trial: "
@@ -142,7 +143,7 @@ def measure(folder: Path, *, method: str, device: str, memory_gb: float) -> Tria
         float(loss.detach())  # waits for a GPU
         seconds.append(time.perf_counter() - started)
         alone.append((time.process_time() - used) / torch.get_num_threads() if device == "cpu" else seconds[-1])
-        if _peak_gb(device) > memory_gb:
+        if _peak_gb(device) > memory_gb or sum(seconds[1:]) > _LONG:
             break
     best, free = min(seconds[1:] or seconds), min(alone[1:] or alone)
     return Trial(round(_peak_gb(device), 3), round(best, 4), round(min(best, free), 4))
