@@ -25,7 +25,8 @@ class Pairing:
 def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
     """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
-    Two single files are one pair whatever their names. Folders are not searched below their first level, but for labels that are named in `cases`.
+    Two single files are one pair whatever their names. Folders are not searched below their first
+    level, but for labels that are named in `cases`.
 
     Args:
         predictions: a folder or a file.

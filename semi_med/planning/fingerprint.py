@@ -253,7 +253,7 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
                 code="SETTING",
             )
         groups = {case: match[1] if match and pattern.groups else match and match[0] for case, match in found.items()}
-        return {case: group or case for case, group in groups.items()}, f"what {pattern.pattern!r} finds in the path"
+        return {case: group or case for case, group in groups.items()}, f"what '{pattern.pattern}' finds in the path"
     bids = {case.case: subject_in(case.case) for case in pairs.cases}
     if all(bids.values()):
         return {case: str(subject) for case, subject in bids.items()}, "sub-... in the name"

@@ -56,6 +56,7 @@ def fingerprint_rows(found: Fingerprint) -> list[tuple[str, str]]:
     rows.append(("background", f"value {found.background} in the label files"))
     for one in found.classes:
         parts = "" if one.components is None else f"; {one.components:.0f} parts, the largest {one.largest:.0%} of it"
+        parts = "; in one part" if one.components == 1 else parts
         text = f"value {one.value}, in {one.cases} of {found.labeled} labels, {one.share:.2%} of the voxels{parts}"
         rows.append((one.name, text))
     return rows
@@ -78,7 +79,10 @@ def shown(choice: Choice) -> str:
             value["kind"]
         ]
     if choice.name == "spacing":
-        return "as it is" if value is None else " x ".join("as it is" if s < 0 else f"{s:g}" for s in value)
+        if value is None:
+            return "as it is"
+        slices = ", slices as they are" if min(value) < 0 else ""
+        return " x ".join(f"{step:g}" for step in value if step > 0) + slices
     if choice.name in ("dimensions", "levels"):
         return f"{value}D" if choice.name == "dimensions" else f"V-Net, {value} levels, instance norm"
     if choice.name == "cache":
