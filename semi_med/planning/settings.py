@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from semi_med.errors import InputError
@@ -100,7 +102,8 @@ def with_settings(parts: Parts, texts: Iterable[str], *, method: str) -> Parts:
         value = _value(text)
         _check(name, value, config)
         top = name.split("#")[0]
-        part = "shared" if top in made["shared"] else "train" if top in plain else f"{method}/train"
+        own = top not in plain or top == "method"
+        part = "shared" if top in made["shared"] else f"{method}/train" if own else "train"
         if top == "peer_def":
             part = f"{method}/shared"
         place = made.setdefault(part, {})
@@ -118,7 +121,9 @@ def _check(name: str, value: Any, config: Mapping[str, Any]) -> None:
         )
     known = dict(_names(config))
     parent = known.get(name.rpartition("#")[0])
-    if name not in known and not (isinstance(parent, Mapping) and "_target_" in parent):
+    if isinstance(parent, Mapping) and "_target_" in parent:
+        known |= dict.fromkeys(f"{name.rpartition('#')[0]}#{argument}" for argument in _arguments(parent["_target_"]))
+    if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1)
         fix = f"Did you mean {near[0]}?" if near else "docs/README.md of a bundle lists the settings."
         raise InputError(f"there is no setting {name}", where="--set", fix=fix, code="SETTING")
@@ -137,6 +142,12 @@ def _check(name: str, value: Any, config: Mapping[str, Any]) -> None:
         raise InputError(
             f"{name} wants {wanted}, got {value!r}", where="--set", fix=f"By the rules it is {default}.", code="SETTING"
         )
+
+
+def _arguments(target: str) -> list[str]:
+    """What a component of ours takes."""
+    found = locate(target)
+    return list(inspect.signature(found).parameters) if callable(found) else []
 
 
 def _names(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

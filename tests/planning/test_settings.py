@@ -1,0 +1,73 @@
+"""What a person types: numbers, and names that may be misspelt."""
+
+import pytest
+from planning_samples import CPU, fingerprint
+
+from semi_med.errors import InputError
+from semi_med.planning.parts import task_parts
+from semi_med.planning.plan import Wishes, make_plan
+from semi_med.planning.settings import check_name, numbers, whole_numbers, with_settings
+
+
+@pytest.fixture(scope="module")
+def parts():
+    found = fingerprint()
+    plan = make_plan(found, Wishes(), CPU, cases=20, networks=2, try_it=None)
+    words = {"preprocessing": "", "split": "", "plan": ""}
+    return task_parts("mine", found, plan.choices, dataset_dir="/data", words=words)
+
+
+def test_numbers_are_written_with_commas_or_an_x():
+    assert numbers("0.8, 0.8,5", "--spacing") == (0.8, 0.8, 5.0)
+    assert whole_numbers("64x64x48", "--crop") == (64, 64, 48)
+    assert numbers("none", "--spacing") == () and numbers(None, "--spacing") is None
+
+
+@pytest.mark.parametrize("text", ["64,a", "", "-1,2", "1;2"])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(InputError, match="numbers such as 64,64,48 were wanted"):
+        numbers(text, "--crop")
+
+
+def test_half_a_voxel_is_refused():
+    with pytest.raises(InputError, match="whole numbers were wanted"):
+        whole_numbers("64,64.5", "--crop")
+
+
+def test_a_misspelt_name_gets_the_nearest():
+    with pytest.raises(InputError, match=r"there is no method 'contrain'. Did you mean cotrain\?"):
+        check_name("method", "contrain", known=["cotrain", "supervised"])
+
+
+def test_settings_go_where_they_belong(parts):
+    texts = ["learning_rate=0.02", "network_def#levels=3", "method#alpha=0.3", "peer_def#dropout=0.2"]
+    made = with_settings(parts, texts, method="cotrain")
+    assert made["train"]["learning_rate"] == 0.02
+    assert made["shared"]["network_def"]["levels"] == 3
+    assert made["cotrain/train"] == {"method": {"alpha": 0.3}}
+    assert made["cotrain/shared"] == {"peer_def": {"dropout": 0.2}}
+    assert parts["train"]["learning_rate"] != 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rat=0.1", r"Did you mean learning_rate\?"),
+        ("method#alfa=0.1", r"Did you mean method#alpha\?"),
+        ("learning_rate=fast", "wants a number, got 'fast'"),
+        ("amp#x=1", "there is no setting amp#x"),
+        ("channels_last=1", "wants true or false, got 1"),
+        ("stride=8", r"wants a list such as \[1, 2\]"),
+        ("crop_size=[8,8,8]", "Use --crop"),
+        ("batch_size=1", "Use --batch"),
+        ("seed", "NAME=VALUE"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(parts, text, said):
+    with pytest.raises(InputError, match=said):
+        with_settings(parts, [text], method="cotrain")
+
+
+def test_a_setting_of_the_method_is_unknown_to_another(parts):
+    with pytest.raises(InputError, match="there is no setting ramp_share"):
+        with_settings(parts, ["ramp_share=0.1"], method="supervised")
