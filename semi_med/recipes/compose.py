@@ -124,7 +124,19 @@ def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     (target / "docs" / "README.md").write_text(compose_readme(method=method, task=task), encoding="utf-8")
     if task.recipe:
         _write_lists(task.name, target / "data_lists")
+    else:
+        _keep_task(task, target)
     return target
+
+
+def _keep_task(task: Task, target: Path) -> None:
+    """Let the bundle have its task's parts and, if these are a bundle's, its data lists."""
+    if (target / TASK_OF_A_BUNDLE).resolve() == task.folder.resolve():
+        return
+    shutil.copytree(task.folder, target / TASK_OF_A_BUNDLE, dirs_exist_ok=True)
+    lists = task.folder.parents[1] / "data_lists"
+    if task.folder.parts[-2:] == TASK_OF_A_BUNDLE.parts and lists.is_dir():
+        shutil.copytree(lists, target / "data_lists", dirs_exist_ok=True)
 
 
 def to_json(content: Any) -> str:

@@ -228,3 +228,27 @@ def test_configuration_characters_in_names_stay_text(tmp_path):
     unlabeled = [{"image": "@data/$HOME.nii.gz", "subject": "$__import__('os')"}]
     item = load_data_list(write(tmp_path, unlabeled=unlabeled)).sections("/data")["unlabeled"][0]
     assert (item["image"], item["subject"]) == ("/data/@data/$HOME.nii.gz", "$__import__('os')")
+
+
+# ---- other numbers than class indices ------------------------------------------------------------------------------
+
+
+def test_label_files_may_have_numbers_of_their_own_which_the_list_keeps(tmp_path):
+    listed = load_data_list(write(tmp_path, file_values=[0, 255]))
+    assert listed.label_values == (0, 255)
+    assert list(listed.names_by_value) == [0, 255]
+    save_data_list(listed, tmp_path / "again.json")
+    assert load_data_list(tmp_path / "again.json") == listed
+
+
+@pytest.mark.parametrize("values", [[0], [0, 0], [0, 1, 2]])
+def test_there_is_one_different_number_for_each_class(tmp_path, values):
+    (problem,) = problems(write(tmp_path, file_values=values))
+    assert (problem.where, problem.code) == ("file_values", "NUMBERS")
+
+
+def test_a_list_without_numbers_of_its_own_has_the_class_indices_and_does_not_mention_them(tmp_path):
+    listed = load_data_list(write(tmp_path))
+    assert listed.label_values == tuple(range(len(listed.labels)))
+    save_data_list(listed, tmp_path / "again.json")
+    assert "file_values" not in (tmp_path / "again.json").read_text()

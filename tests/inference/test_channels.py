@@ -1,5 +1,11 @@
 """Which files are channels of one case, by name."""
 
+from pathlib import Path
+
+import pytest
+
+from semi_med.errors import ProblemsError
+from semi_med.inference.batch_files import BatchCase, join_channels
 from semi_med.inference.channels import group_channels, split_channel
 
 
@@ -29,3 +35,43 @@ def test_a_single_channel_is_one_where_the_case_is_known_without_it():
 
 def test_a_number_and_a_modality_are_no_channels_of_each_other():
     assert group_channels(["x_0001", "x_flair"]) == {"x_0001": {"": "x_0001"}, "x_flair": {"": "x_flair"}}
+
+
+# ---- predicting ----------------------------------------------------------------------------------------------------
+
+
+def cases_of(folder: Path, *names: str) -> list[BatchCase]:
+    folder.mkdir(exist_ok=True)
+    return [BatchCase(name, folder / f"{name}.nii.gz", folder / f"out/{name}_seg.nii.gz") for name in names]
+
+
+def joined(cases, channels: int) -> list[tuple[str, list[str]]]:
+    found = join_channels(cases, Path("out"), channels=channels)
+    return [(case.name, [path.name for path in (case.image, *case.further)]) for case in found]
+
+
+def test_the_channels_of_a_case_are_segmented_together_and_named_without_their_ending(tmp_path):
+    cases = cases_of(tmp_path, "a_0000", "a_0001", "b_0001", "b_0000")
+    assert joined(cases, 2) == [
+        ("a", ["a_0000.nii.gz", "a_0001.nii.gz"]),
+        ("b", ["b_0000.nii.gz", "b_0001.nii.gz"]),
+    ]
+    assert join_channels(cases, Path("out"), channels=2)[0].target == Path("out/a_seg.nii.gz")
+
+
+def test_files_called_by_their_channel_alone_are_the_case_of_their_folder(tmp_path):
+    assert joined(cases_of(tmp_path / "p7", "t1", "flair"), 2) == [("p7", ["flair.nii.gz", "t1.nii.gz"])]
+
+
+def test_a_network_of_one_channel_takes_every_file_for_a_case(tmp_path):
+    assert len(joined(cases_of(tmp_path, "a_0000", "a_0001"), 1)) == 2
+
+
+def test_other_numbers_of_channels_than_are_wanted_are_left_apart(tmp_path):
+    assert len(joined(cases_of(tmp_path, "a_0000", "a_0001"), 3)) == 2
+
+
+def test_two_cases_that_would_write_one_file_are_refused(tmp_path):
+    cases = [*cases_of(tmp_path / "x", "a_0000", "a_0001"), *cases_of(tmp_path / "y", "a_0000", "a_0001")]
+    with pytest.raises(ProblemsError, match="would also be that of"):
+        join_channels(cases, tmp_path, channels=2)

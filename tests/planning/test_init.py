@@ -181,6 +181,17 @@ def test_a_comparison_refuses_a_bundle_that_was_planned_anew(bundle, tmp_path):
         prepare_plan(Comparison(folder=tmp_path / "c", task=str(other), **asked))
 
 
+def test_the_bundle_of_another_method_is_composed_from_it_and_stands_alone(bundle, tmp_path):
+    from semi_med.recipes.compose import compose
+
+    other = compose("mean_teacher", str(bundle), tmp_path / "other")
+    config = json.loads((other / "configs/train.json").read_text())
+    assert config["method"]["_target_"] == "semi_med.methods.MeanTeacher" and config["crop_size"] == [16, 16, 16]
+    assert load_data_list(other / "data_lists/labeled.json") == load_data_list(bundle / "data_lists/labeled.json")
+    assert json.loads((other / "configs/metadata.json").read_text())["bundle"] == "mean_teacher_mine"
+    assert (other / "configs/task/about.json").is_file()
+
+
 # ---- 2D, other methods ---------------------------------------------------------------------------------------------
 
 
