@@ -213,9 +213,8 @@ def next_commands(folder: Path, planned: Planned) -> list[str]:
     lines.append(f"  semi-med predict {bundle} FOLDER_OF_NEW_SCANS -o masks")
     lines.append("  semi-med evaluate masks FOLDER_OF_THEIR_LABELS -o table.csv")
     if planned.data_list.test:
-        lines.append(
-            f"  semi-med compare --task {task} --methods {planned.request.method} --labeled 4 --seeds 3 -o compare"
-        )
+        method, number = planned.request.method, min(4, planned.data_list.counts()["labeled"])
+        lines.append(f"  semi-med compare --task {task} --methods {method} --labeled {number} --seeds 3 -o compare")
     return lines
 
 

@@ -19,6 +19,7 @@ from semi_med.inference.io import PICTURE_SUFFIXES, read_image
 from semi_med.planning.look import CaseLook, look_at
 
 MOST_CLASSES = 64  # beyond it a label is taken for an image
+_LARGEST_VALUE = 65535  # that a written mask can hold
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
@@ -318,12 +319,26 @@ def _classes(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tuple[int
             fix="A label has the background and at least one structure.",
             code="LABEL_VALUES",
         )
+    if values[-1] > _LARGEST_VALUE:
+        raise InputError(
+            f"a mask can have numbers up to {_LARGEST_VALUE}, the labels go up to {values[-1]}",
+            where="labels",
+            fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {values[-1]}=1`.",
+            code="LABEL_VALUES",
+        )
     background, *others = values if 0 not in values else [0, *(value for value in values if value)]
     if names and len(names) != len(others):
         raise InputError(
             f"{len(names)} names came for {len(others)} classes; the values are {', '.join(map(str, others))}",
             where="--class",
             fix="Give one --class NAME for each, in this order.",
+            code="CLASSES",
+        )
+    if len({"background", *names}) <= len(names):
+        raise InputError(
+            f"different names, and not 'background', were wanted, got {', '.join(names)}",
+            where="--class",
+            fix="Tables and files tell classes by their names.",
             code="CLASSES",
         )
     called = list(names) or [f"class {value}" for value in others]

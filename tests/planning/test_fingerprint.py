@@ -160,6 +160,20 @@ def test_an_image_given_as_a_label_is_refused(tmp_path):
         fingerprint_of(tmp_path / "images", tmp_path / "labels")
 
 
+@pytest.mark.parametrize("names", [("liver", "liver"), ("background", "liver")])
+def test_names_must_tell_classes_apart(tmp_path, names):
+    write_folder(tmp_path, values=(0, 5, 7))
+    with pytest.raises(InputError, match="different names, and not 'background', were wanted"):
+        fingerprint_of(tmp_path / "images", tmp_path / "labels", class_names=names)
+
+
+def test_a_number_that_no_mask_can_hold_is_refused(tmp_path):
+    write_folder(tmp_path, labeled=0)
+    write_scan(tmp_path / "labels/p0.nii.gz", (np.eye(24)[:, :22, None].repeat(20, 2) * 70000).astype(np.uint32))
+    with pytest.raises(InputError, match="up to 65535, the labels go up to 70000"):
+        fingerprint_of(tmp_path / "images", tmp_path / "labels")
+
+
 def test_labels_of_background_only_are_refused(tmp_path):
     write_folder(tmp_path, labeled=0)
     write_scan(tmp_path / "labels/p0.nii.gz", np.zeros((24, 22, 20), np.uint8))
