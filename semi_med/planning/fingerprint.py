@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ import numpy as np
 
 from semi_med.data.members import subject_in
 from semi_med.data.pairs import Pair, Pairs
-from semi_med.data.validation import CaseVerdict, Options, examine_cases
+from semi_med.data.validation import Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image
 from semi_med.planning.look import CaseLook, look_at
+from semi_med.planning.structures import Structure, find_structures
 
-MOST_CLASSES = 64  # beyond it a label is taken for an image
-_LARGEST_VALUE = 65535  # that a written mask can hold
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
@@ -58,27 +57,6 @@ class Intensities:
         low, median, high = np.percentile(values, (0.5, 50, 99.5))
         mean, sd = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
         return Intensities(float(low), float(median), float(high), mean, sd)
-
-
-@dataclass(frozen=True)
-class Structure:
-    """One class of the labels.
-
-    Attributes:
-        value: its number in the files.
-        name: what it is called.
-        cases: labelled cases that show it.
-        share: of the voxels of those cases, the median.
-        components: connected parts in a case, the median; None if not counted.
-        largest: share of the structure that its largest part has, the median; None if not counted.
-    """
-
-    value: int
-    name: str
-    cases: int
-    share: float
-    components: float | None = None
-    largest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +161,7 @@ def take_fingerprint(
         raise ProblemsError(findings.problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
-    background, classes = _classes(findings.verdicts, class_names)
+    background, classes = find_structures(findings.verdicts, class_names)
     pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
     with_label = {subjects[case.case] for case in pairs.cases if case.label}
     colour = pictures and channels == 3 and len(pairs.channels) == 1
@@ -291,71 +269,6 @@ def _looks_like_ct(looks: Sequence[CaseLook]) -> bool:
         look.whole and -3100 <= look.voxels.min() <= -500 and np.percentile(look.voxels, 99.9) >= 100 for look in looks
     ]
     return bool(np.mean(fits) >= 0.9)
-
-
-def _classes(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tuple[int, tuple[Structure, ...]]:
-    """The background's value and the structures.
-
-    0 is the background; where no label has a 0, the smallest value is.
-    """
-    counts: list[tuple[Mapping[int, int], Mapping[int, tuple[int, float]]]] = []
-    for verdict in verdicts:
-        facts = verdict.facts.get(verdict.label or "")
-        if facts is not None and facts.values is not None:
-            counts.append((facts.values, verdict.kept.components if verdict.kept else {}))
-    values = sorted({value for found, _ in counts for value, number in found.items() if number})
-    if len(values) > MOST_CLASSES:
-        raise InputError(
-            f"the labels hold {len(values)} different values, {values[0]} to {values[-1]}; up to {MOST_CLASSES} are "
-            "taken for classes",
-            where="labels",
-            fix="These may be images, or masks that a lossy format (JPEG) or interpolation has blurred.",
-            code="LABEL_VALUES",
-        )
-    if len(values) < 2:
-        raise InputError(
-            f"the labels hold nothing but {values[0] if values else 'nothing'}",
-            where="labels",
-            fix="A label has the background and at least one structure.",
-            code="LABEL_VALUES",
-        )
-    if values[-1] > _LARGEST_VALUE:
-        raise InputError(
-            f"a mask can have numbers up to {_LARGEST_VALUE}, the labels go up to {values[-1]}",
-            where="labels",
-            fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {values[-1]}=1`.",
-            code="LABEL_VALUES",
-        )
-    background, *others = values if 0 not in values else [0, *(value for value in values if value)]
-    if names and len(names) != len(others):
-        raise InputError(
-            f"{len(names)} names came for {len(others)} classes; the values are {', '.join(map(str, others))}",
-            where="--class",
-            fix="Give one --class NAME for each, in this order.",
-            code="CLASSES",
-        )
-    if len({"background", *names}) <= len(names):
-        raise InputError(
-            f"different names, and not 'background', were wanted, got {', '.join(names)}",
-            where="--class",
-            fix="Tables and files tell classes by their names.",
-            code="CLASSES",
-        )
-    called = list(names) or [f"class {value}" for value in others]
-    return background, tuple(_structure(value, name, counts) for value, name in zip(others, called, strict=True))
-
-
-def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Any]]]) -> Structure:
-    shares = [found[value] / sum(found.values()) for found, _ in counts if found.get(value)]
-    parts = [components[value] for _, components in counts if value in components]
-    return Structure(
-        value=value,
-        name=name,
-        cases=len(shares),
-        share=float(np.median(shares)),
-        components=float(np.median([count for count, _ in parts])) if parts else None,
-        largest=float(np.median([largest for _, largest in parts])) if parts else None,
-    )
 
 
 def relative(path: Path, root: Path) -> str:

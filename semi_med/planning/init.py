@@ -136,7 +136,11 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
     found = Fingerprint(**{**found.__dict__, "notes": (*found.notes, *notes)})
 
     def parts_of(choices: dict[str, Choice], page: str = "") -> Parts:
-        said = {"preprocessing": words.preprocessing(choices), "split": f"{data_list.description} {why}", "plan": page}
+        said = {
+            "preprocessing": words.preprocessing(choices),
+            "split": f"{data_list.description} {why.capitalize()}.",
+            "plan": page,
+        }
         parts = task_parts(request.name, found, choices, dataset_dir=str(pairs.root), words=said)
         return with_settings(parts, request.settings, method=request.method)
 

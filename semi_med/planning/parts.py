@@ -64,8 +64,8 @@ def _about(name: str, found: Fingerprint, value: Mapping[str, Any], words: Mappi
         "dimensions": value["dimensions"],
         "channels": {str(number): channel for number, channel in enumerate(found.channels)},
         "labels": labels,
-        "data_source": "the user's own folder",
-        "data_reference": "no publication",
+        "data_source": "a folder of the user's own",
+        "data_reference": "No publication",
         "data_terms": "what the owner of the data says",
         **words,
     }

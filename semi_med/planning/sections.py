@@ -76,10 +76,12 @@ def make_list(
     notes = [f"{dropped} scans without a label show subjects that are held out, and were left out"] if dropped else []
     labels = {"0": "background", **{str(i): one.name for i, one in enumerate(found.classes, start=1)}}
     values = found.label_values
+    words = {"labeled": "teach", "unlabeled": "have their labels hidden", "validation": "watch", "test": "are kept"}
+    drawn = ", ".join(f"{count} {words[section]}" for section, count in split.subjects.items())
     by_name = partial(sorted, key=lambda case: case.name)
     made = DataList(
         name=name,
-        description=split.description,
+        description=f"Labelled subjects drawn with seed {seed}: {drawn}.",
         modality={str(number): channel for number, channel in enumerate(found.channels)},
         labels=labels,
         file_values=None if values == list(range(len(labels))) else values,

@@ -1,0 +1,108 @@
+"""The structures that labels show: their numbers, names, sizes and parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semi_med.data.validation import CaseVerdict
+from semi_med.errors import InputError
+
+MOST_CLASSES = 64  # beyond it a label is taken for an image
+_LARGEST_VALUE = 65535  # that a written mask can hold
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One class of the labels.
+
+    Attributes:
+        value: its number in the files.
+        name: what it is called.
+        cases: labelled cases that show it.
+        share: of the voxels of those cases, the median.
+        components: connected parts in a case, the median; None if not counted.
+        largest: share of the structure that its largest part has, the median; None if not counted.
+    """
+
+    value: int
+    name: str
+    cases: int
+    share: float
+    components: float | None = None
+    largest: float | None = None
+
+
+def find_structures(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tuple[int, tuple[Structure, ...]]:
+    """The background's value and the structures.
+
+    0 is the background; where no label has a 0, the smallest value is.
+
+    Args:
+        verdicts: of the cases, with what `look_at` kept.
+        names: of the structures in the order of their values; none for `class <value>`.
+
+    Raises:
+        InputError: code LABEL_VALUES or CLASSES.
+    """
+    counts: list[tuple[Mapping[int, int], Mapping[int, tuple[int, float]]]] = []
+    for verdict in verdicts:
+        facts = verdict.facts.get(verdict.label or "")
+        if facts is not None and facts.values is not None:
+            counts.append((facts.values, verdict.kept.components if verdict.kept else {}))
+    values = sorted({value for found, _ in counts for value, number in found.items() if number})
+    if len(values) > MOST_CLASSES:
+        raise InputError(
+            f"the labels hold {len(values)} different values, {values[0]} to {values[-1]}; up to {MOST_CLASSES} are "
+            "taken for classes",
+            where="labels",
+            fix="These may be images, or masks that a lossy format (JPEG) or interpolation has blurred.",
+            code="LABEL_VALUES",
+        )
+    if len(values) < 2:
+        raise InputError(
+            f"the labels hold nothing but {values[0] if values else 'nothing'}",
+            where="labels",
+            fix="A label has the background and at least one structure.",
+            code="LABEL_VALUES",
+        )
+    if values[-1] > _LARGEST_VALUE:
+        raise InputError(
+            f"a mask can have numbers up to {_LARGEST_VALUE}, the labels go up to {values[-1]}",
+            where="labels",
+            fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {values[-1]}=1`.",
+            code="LABEL_VALUES",
+        )
+    background, *others = values if 0 not in values else [0, *(value for value in values if value)]
+    if names and len(names) != len(others):
+        raise InputError(
+            f"{len(names)} names came for {len(others)} classes; the values are {', '.join(map(str, others))}",
+            where="--class",
+            fix="Give one --class NAME for each, in this order.",
+            code="CLASSES",
+        )
+    if len({"background", *names}) <= len(names):
+        raise InputError(
+            f"different names, and not 'background', were wanted, got {', '.join(names)}",
+            where="--class",
+            fix="Tables and files tell classes by their names.",
+            code="CLASSES",
+        )
+    called = list(names) or [f"class {value}" for value in others]
+    return background, tuple(_structure(value, name, counts) for value, name in zip(others, called, strict=True))
+
+
+def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Any]]]) -> Structure:
+    shares = [found[value] / sum(found.values()) for found, _ in counts if found.get(value)]
+    parts = [components[value] for _, components in counts if value in components]
+    return Structure(
+        value=value,
+        name=name,
+        cases=len(shares),
+        share=float(np.median(shares)),
+        components=float(np.median([count for count, _ in parts])) if parts else None,
+        largest=float(np.median([largest for _, largest in parts])) if parts else None,
+    )
