@@ -310,3 +310,19 @@ def test_shifted_crops_agree_with_the_fixed_crop_about_every_voxel_of_the_scan(g
             assert all(torch.equal(labels[0], label) for label in labels[1:])
         taught.clear()
     assert len(shifts) > 8
+
+
+def test_a_run_that_goes_on_begins_where_the_earlier_one_ended():
+    def pairs(first):
+        labeled, unlabeled = crops(*SHAPES), crops(*SHAPES, margin=0, stream="unlabeled")
+        return PairedBatches(labeled, unlabeled, first=first)
+
+    for mine, wanted in zip(pairs(5).pair(2), pairs(0).pair(7), strict=True):
+        assert mine["case"] == wanted["case"]
+        assert torch.equal(mine["context"], wanted["context"])
+    assert not torch.equal(pairs(5).pair(0)[0]["context"], pairs(0).pair(0)[0]["context"])
+
+
+def test_a_stream_begins_at_an_iteration_from_0():
+    with pytest.raises(InputError, match="first iteration must be at least 0, not -1"):
+        PairedBatches(crops(*SHAPES), first=-1)
