@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_med.compare.job import is_done, predictions_of, record_of, table_of
+from semi_med.compare.job import predictions_of
 from semi_med.compare.plan import Job, Plan, about
+from semi_med.compare.records import fault_of, is_old, record_of, table_of
 from semi_med.compare.stages import Stage, stages_of
 from semi_med.data.data_list import DataList, load_data_list
 from semi_med.data.subsets import subject_of
@@ -59,7 +60,8 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
         InputError: no job is finished, or the data are not there.
     """
     data = dataset_dir or Path(plan.dataset_dir)
-    finished = [job for job in plan.jobs if is_done(plan, job, folder)]
+    faults = {job.name: fault_of(stages_of(plan, job, folder), job, folder) for job in plan.jobs}
+    finished = [job for job in plan.jobs if faults[job.name] is None]
     if not finished:
         raise InputError(
             f"none of the {len(plan.jobs)} jobs is finished, so that there is nothing to report",
@@ -81,7 +83,7 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
         labels={case.name: data / str(case.label) for case in listed.test},
         unit=plan.unit,
         missing=[job.name for job in plan.jobs if job not in finished],
-        notes=(*_NOTES, *plan.notes),
+        notes=(*_NOTES, *plan.notes, *_notes_on(faults, finished, folder)),
         summary=_summary(plan, listed),
     )
 
@@ -90,6 +92,21 @@ _NOTES = (
     "All methods train on the same labelled scans of a seed, for the same number of iterations, and are measured with "
     "the networks of the last iteration. Nothing was chosen on the test scans.",
 )
+
+
+def _notes_on(faults: Mapping[str, str | None], finished: Sequence[Job], folder: Path) -> list[str]:
+    """Tables that were left out because they are not what was measured, and those that cannot say what they are."""
+    notes = [
+        f"{name} is left out, and tested again by the next start: {fault}." for name, fault in faults.items() if fault
+    ]
+    old = [job.name for job in finished if is_old(record_of(job, folder) or {})]
+    if old:
+        notes.append(
+            f"{len(old)} of {len(finished)} tables were measured by an earlier version, which did not note what they "
+            "were made from; they are taken as they are. To have them checked, remove their tables/*.json and start "
+            "again: predictions are kept, and only measured anew."
+        )
+    return notes
 
 
 def _title(plan: Plan) -> str:

@@ -76,7 +76,7 @@ def done(tmp_path_factory) -> Done:
     data, trained = draw_all(root / "data"), []
     request = Request(root / "out", "phantom", ("cotrain",), (1,), 2, data, iterations=4, settings=SETTINGS)
 
-    def train(command: list[str], *, log: Any) -> int:
+    def train(command: list[str], *, log: Any, keep: Any) -> int:
         words = command[command.index("training") + 1 :]
         given = {n.removeprefix("--"): meaning(v) for n, v in zip(words[::2], words[1::2], strict=True)}
         hidden = [path.rename(root / f"{number}") for number, path in enumerate(sorted(data.glob("*/t?.nii.gz")))]

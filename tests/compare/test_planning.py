@@ -24,12 +24,32 @@ def names(plan) -> list[str]:
 # ---- jobs ----------------------------------------------------------------------------------------------------------
 
 
-def test_floor_and_ceiling_are_always_planned_and_the_longest_jobs_come_first(plan):
+def test_floor_and_ceiling_are_always_planned_seed_by_seed(plan):
     assert names(plan) == [
-        *("cotrain_1_seed1", "cotrain_1_seed2", "cotrain_2_seed1", "cotrain_2_seed2"),
-        *("supervised_1_seed1", "supervised_1_seed2", "supervised_2_seed1", "supervised_2_seed2"),
-        *("supervised_all_seed1", "supervised_all_seed2"),
+        *("supervised_1_seed1", "supervised_2_seed1", "supervised_all_seed1", "cotrain_1_seed1", "cotrain_2_seed1"),
+        *("cotrain_1_seed2", "cotrain_2_seed2", "supervised_1_seed2", "supervised_2_seed2", "supervised_all_seed2"),
     ]
+
+
+def test_stopped_at_any_time_before_the_last_seed_every_method_has_its_floor():
+    lists = {(n, seed): "x" for n in (4, 8, None) for seed in (1, 2, 3)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    for place, job in enumerate(jobs):
+        if job.method != FLOOR and job.seed < 3:
+            done = {(one.method, one.labeled, one.seed) for one in jobs[:place]}
+            assert {(FLOOR, job.labeled, job.seed), (FLOOR, None, job.seed)} <= done
+
+
+def test_the_end_of_the_work_is_made_of_short_jobs():
+    lists = {(n, seed): "x" for n in (4, 8, None) for seed in (1, 2)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    assert [job.method for job in jobs if job.seed == 2] == ["cotrain"] * 2 + ["mean_teacher"] * 2 + [FLOOR] * 3
+
+
+def test_of_one_seed_the_floor_comes_first_and_the_longest_method_next():
+    lists = {(n, 1): "x" for n in (4, None)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    assert [job.method for job in jobs] == [FLOOR, FLOOR, "cotrain", "mean_teacher"]
 
 
 def test_the_ceiling_can_be_left_out(ask):
@@ -57,7 +77,7 @@ def test_a_folder_with_a_space_is_quoted(ask, tmp_path):
 
 
 def test_a_job_is_found_by_name_and_by_number_from_one(plan):
-    assert plan.job("2") == plan.job("cotrain_1_seed2") == plan.jobs[1]
+    assert plan.job("2") == plan.job("supervised_2_seed1") == plan.jobs[1]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +259,7 @@ def test_what_is_added_follows_and_jobs_keep_their_numbers(ask, plan):
 def test_a_method_can_be_added_and_what_is_not_named_again_stays(ask, plan):
     more = prepare_plan(ask(methods=("mean_teacher",), labeled=(1,), seeds=1))
     assert more.methods == (FLOOR, "cotrain", "mean_teacher")
-    assert names(more)[10:] == [f"mean_teacher_{n}_seed{seed}" for n in (1, 2) for seed in (1, 2)]
+    assert names(more)[10:] == [f"mean_teacher_{n}_seed{seed}" for seed in (1, 2) for n in (1, 2)]
 
 
 @pytest.mark.parametrize(
