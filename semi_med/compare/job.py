@@ -46,7 +46,7 @@ def run_job(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = No
     Raises:
         TrainingError: the training failed, with the last line of its log.
         InputError: the run's folder holds another run, or the data cannot be used.
-        ProblemsError: test scans could not be predicted or measured; the others are kept.
+        ProblemsError: test cases could not be predicted or measured; the others are kept.
         ResourceError: code BUSY, another process runs this job.
     """
     with locked(folder, job.name) as lock:
@@ -95,8 +95,21 @@ def _check_can_be_tested(stages: Sequence[Stage], fault: str, job: Job, folder: 
 
 
 def predictions_of(job: Job, folder: Path) -> Path:
-    """Folder of the job's predicted labels, `<case>_seg.nii.gz`."""
+    """Folder of the job's predicted labels, `<case>_seg.nii.gz`, or `.png` where they are pictures."""
     return folder / "predictions" / job.name
+
+
+def prediction_of(job: Job, folder: Path, case: str) -> Path:
+    """File of a case's predicted label, whether or not it is there."""
+    return _prediction(predictions_of(job, folder), case)
+
+
+def _prediction(target: Path, case: str) -> Path:
+    return next((path for path in _predictions(target, case) if path.is_file()), target / f"{case}_seg.nii.gz")
+
+
+def _predictions(target: Path, case: str) -> list[Path]:
+    return [target / f"{case}_seg{suffix}" for suffix in (".nii.gz", ".png")]
 
 
 def _checked(stage: Stage) -> bool:
@@ -149,12 +162,12 @@ def _predict(stage: Stage, listed: DataList, data: Path, target: Path, *, say: S
     """Segment the test cases that this model has not segmented yet."""
     digest, mark = sha256_of(stage.model), target / "weights.json"
     if _mark(mark) != digest:
-        for case in listed.test:
-            (target / f"{case.name}_seg.nii.gz").unlink(missing_ok=True)
+        for path in (path for case in listed.test for path in _predictions(target, case.name)):
+            path.unlink(missing_ok=True)
         write_atomically(mark, json.dumps({"weights_sha256": digest}) + "\n")
-    missing = [case for case in listed.test if not (target / f"{case.name}_seg.nii.gz").is_file()]
+    missing = [case for case in listed.test if not _prediction(target, case.name).is_file()]
     if missing:
-        say(f"predicting {len(missing)} of {len(listed.test)} test scans")
+        say(f"predicting {len(missing)} of {len(listed.test)} test cases")
         device = stage.settings.get("device")
         predict_cases(stage.folder, missing, data, target, device=None if device is None else str(device))
 
@@ -186,7 +199,7 @@ def predict_cases(run: Path, cases: Sequence[Case], data: Path, target: Path, *,
         except SemiMedError as error:
             problems.append(error)
     if problems:
-        raise ProblemsError(problems, title=f"predicting the test scans into {target}")
+        raise ProblemsError(problems, title=f"predicting the test cases into {target}")
 
 
 def _measure(stages: list[Stage], listed: DataList, data: Path, job: Job, folder: Path) -> None:
@@ -213,12 +226,12 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     problems: list[SemiMedError] = []
     for case in listed.test:
         try:
-            found = evaluate(predictions / f"{case.name}_seg.nii.gz", data / str(case.label), classes=classes)
+            found = evaluate(_prediction(predictions, case.name), data / str(case.label), classes=classes)
             rows += [{**row, "case": case.name} for row in found.rows]
         except ProblemsError as error:
             problems += error.problems
         except SemiMedError as error:
             problems.append(error)
     if problems:
-        raise ProblemsError(problems, title="measuring the test scans")
+        raise ProblemsError(problems, title="measuring the test cases")
     return rows

@@ -65,7 +65,7 @@ class Plan:
         dataset_dir: where the data lie, absolute.
         base: `sha256`, `source` and `published` of what the data lists were made from.
         recipes: digest of every bundle's configuration, by method.
-        unit: what `labeled` counts, "subject" or "scan".
+        unit: what `labeled` counts, "subject", "scan" or "picture".
         pool: how many of them have known labels.
         notes: what a reader of the result should know.
         jobs: in the order of jobs.txt; job k is line k.

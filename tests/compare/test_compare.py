@@ -238,7 +238,7 @@ def test_a_plan_alone_trains_nothing_and_says_where_the_jobs_are(command, ask, t
     assert trainings.commands == []
 
 
-@pytest.mark.parametrize("name", ["cotrain_1_seed2", "2"])
+@pytest.mark.parametrize("name", ["cotrain_1_seed2", "6"])
 def test_one_job_is_run_by_name_or_number_and_no_report_is_made(command, ask, plan, trainings, name):
     assert command("--job", name, "-o", ask().folder).code == 0
     assert len(trainings.commands) == 1
