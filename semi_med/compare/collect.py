@@ -100,7 +100,9 @@ _NOTE = (
 def _notes_on(faults: Mapping[str, str | None], finished: Sequence[Job], folder: Path) -> list[str]:
     """Tables that were left out because they are not what was measured, and those that cannot say what they are."""
     notes = [
-        f"{name} is left out, and tested again by the next start: {fault}." for name, fault in faults.items() if fault
+        f"{name} is left out: {fault}. The next start tests it again if its run is there."
+        for name, fault in faults.items()
+        if fault
     ]
     old = [job.name for job in finished if is_old(record_of(job, folder) or {})]
     if old:

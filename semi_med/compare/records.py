@@ -59,13 +59,13 @@ def fault_of(stages: Sequence[Stage], job: Job, folder: Path) -> str | None:
         return "" if record is None and not table.is_file() else _half(table)
     if is_old(record):
         if (found := _cases_in(table)) != _cases_wanted(stages[-1]):
-            return f"{table.name} does not hold the test cases of its list, but {len(found)} others"
+            return f"the table does not hold the test cases of its list, but {len(found)} others"
     elif sha256_of(table) != record["table_sha256"]:
-        return f"{table.name} was changed after it was measured"
+        return "the table was changed after it was measured"
     elif differing := _differing(record["course"], course_of(stages)):
-        return f"{table.name} was measured with {differing}"
+        return f"the table was measured with {differing}"
     if model.is_file() and sha256_of(model) != record.get("weights_sha256"):
-        return f"{table.name} was measured with another model than that in the run's folder"
+        return "the table was measured with another model than that in the run's folder"
     return None
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from compare_samples import train_stage
+from compare_samples import ROW, train_stage
 
 from semi_med import launch
 from semi_med.compare import job as job_module
@@ -169,7 +169,7 @@ def test_a_table_that_is_not_what_was_measured_is_measured_again(plan, job, fold
     table, before = done[0], done[0].read_bytes()
     spoil(table)
     assert not is_done(plan, job, folder)
-    assert again(plan, job, folder)[0].endswith(f"is tested again: {table.name} was changed after it was measured")
+    assert again(plan, job, folder)[0].endswith("is tested again: the table was changed after it was measured")
     assert (table.read_bytes(), len(trainings.commands)) == (before, 1)
 
 
@@ -268,6 +268,27 @@ def test_all_that_a_training_says_goes_to_the_end_of_its_log(tmp_path):
     with (tmp_path / "log.txt").open("ab") as log:
         assert launch.run([sys.executable, "-S", "-c", code], log=log) == 0
     assert (tmp_path / "log.txt").read_text() == "before\nout\nerr\n"
+
+
+def test_predictions_may_be_pictures(plan, job, folder, trainings, monkeypatch):
+    asked: list[list[str]] = []
+
+    def predict(run, cases, data, target, *, device):
+        asked.append([case.name for case in cases])
+        for case in cases:
+            (target / f"{case.name}_seg.png").write_text(run.name)
+
+    def measure(listed, data, predictions):
+        return [{**ROW, "case": case.name} for case in listed.test]
+
+    monkeypatch.setattr(job_module, "predict_cases", predict)
+    monkeypatch.setattr(job_module, "measure_cases", measure)
+    run_job(plan, job, folder, say=quiet)
+    (folder / "tables" / f"{job.name}.json").unlink()
+    run_job(plan, job, folder, say=quiet)
+    assert asked == [["t1", "t2"]]  # they are there, and are not made again
+    (found,) = collect(plan, folder).runs
+    assert {path.name for path in found.predictions.values()} == {"t1_seg.png", "t2_seg.png"}
 
 
 # ---- locks ---------------------------------------------------------------------------------------------------------

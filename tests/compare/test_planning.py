@@ -11,9 +11,10 @@ import pytest
 from compare_samples import entry, write_base
 
 from semi_med.compare import planning
+from semi_med.compare.lists import Base, make_lists, shows_pictures
 from semi_med.compare.plan import FLOOR, about, make_jobs, read_plan, with_earlier
 from semi_med.compare.planning import Request, prepare_plan
-from semi_med.data.data_list import load_data_list
+from semi_med.data.data_list import DataList, load_data_list
 from semi_med.errors import InputError, ProblemsError
 
 
@@ -139,6 +140,16 @@ def test_every_method_has_its_bundle(plan, tmp_path):
     for method in ("supervised", "cotrain"):
         metadata = tmp_path / "out" / "bundles" / f"{method}_phantom" / "configs" / "metadata.json"
         assert json.loads(metadata.read_text())["bundle"] == f"{method}_phantom"
+
+
+@pytest.mark.parametrize(("suffix", "unit"), [("png", "picture"), ("nii.gz", "scan")])
+def test_pictures_are_not_called_scans(suffix, unit):
+    cases = [{"image": f"{name}.{suffix}", "label": f"{name}_label.{suffix}"} for name in "abct"]
+    tree = {"name": "x", "labels": {"0": "skin", "1": "lesion"}, "labeled": cases[:3], "test": cases[3:]}
+    base = Base({"base": DataList.model_validate(tree)}, "x.json")
+    made = make_lists(base, labeled=[1], seeds=[1], all_labels=False)
+    assert made.unit == unit
+    assert shows_pictures(made.lists["labeled_1_seed1"]) == (unit == "picture")
 
 
 def test_a_list_that_was_named_is_the_base(ask, data, tmp_path):
