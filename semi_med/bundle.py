@@ -224,7 +224,8 @@ def prepare_run(
             carry_over(root, output)
         plain = {key: value if isinstance(value, int | float | bool) else str(value) for key, value in settings.items()}
         changed = changed_settings(root, *configs)
-        content = {"bundle": root.name, "settings": plain, "changed": changed, "versions": versions()}
+        content = {"bundle": root.name, "settings": plain, "changed": changed, "data": _data_of(settings)}
+        content["versions"] = versions()
         write_atomically(output / "run.json", to_json(content))
     except OSError as error:
         raise InputError(
@@ -234,6 +235,19 @@ def prepare_run(
             code="OUTPUT",
         ) from error
     logging.getLogger("semi_med").info(f"writing to {output}")
+
+
+def _data_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
+    """What tells the cases and files of a run from others, wherever they lie; nothing where there is no list."""
+    from semi_med.data.data_list import load_data_list
+    from semi_med.data.identity import cases_digest, files_digest
+
+    named = settings.get("data_list_file")
+    if named is None or not Path(str(named)).is_file():
+        return {}
+    listed = load_data_list(Path(str(named)))
+    place = str(settings.get("dataset_dir", ""))
+    return {"cases_sha256": cases_digest(listed), "files_sha256": files_digest(listed, place)}
 
 
 def unlabeled_with_labeled(

@@ -164,7 +164,9 @@ def test_a_resumed_run_ends_as_the_unbroken_one(photographs: Path, tmp_path: Pat
     for later in (tmp_path / "parts" / "checkpoints").glob("*4*"):
         later.unlink()
     run(output_dir=str(tmp_path / "parts"), resume=True)
-    models = [torch.load(tmp_path / part / "models" / "model.pt", weights_only=True)["model"] for part in ("whole", "parts")]
+    models = [
+        torch.load(tmp_path / part / "models" / "model.pt", weights_only=True)["model"] for part in ("whole", "parts")
+    ]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 

@@ -99,6 +99,7 @@ def test_the_record_names_what_was_changed(trained: Path) -> None:
     assert record["changed"]["network_def#base_filters"] == 2
     assert record["changed"]["crop_size"] == [16, 16, 16]
     assert "seed" not in record["changed"]
+    assert {name: len(digest) for name, digest in record["data"].items()} == {"cases_sha256": 64, "files_sha256": 64}
     assert record["versions"]["torch"] == torch.__version__ or record["versions"]["torch"] in torch.__version__
 
 
