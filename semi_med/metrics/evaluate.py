@@ -321,7 +321,7 @@ def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -
 
 
 def _line(row: Row) -> str:
-    distance = f"{row['hd95_voxel']:.2f} voxels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
+    distance = f"{row['hd95_voxel']:.2f} pixels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
     text = f"{row['class_name']} Dice {row['dice']:.4f}, HD95 {distance}"
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
