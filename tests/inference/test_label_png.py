@@ -41,7 +41,7 @@ def test_the_same_label_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (np.zeros((3, 3, 2), np.uint8), r"one slice \(i, j, 1\), this label has \(3, 3, 2\)"),
+        (np.zeros((3, 3, 2), np.uint8), r"one slice \(i, j, 1\) is wanted for this file, the label has \(3, 3, 2\)"),
         (np.zeros((3, 3), np.uint8), "one slice"),
         (np.full((3, 3, 1), 256, np.uint16), "from 0 to 255"),
         (np.full((3, 3, 1), -1, np.int16), "from 0 to 255"),

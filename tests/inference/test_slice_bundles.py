@@ -1,7 +1,6 @@
 """Bundles of 2D networks: pictures, and volumes and sequences slice by slice."""
 
 import csv
-import itertools
 import json
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from inference_samples import write_bundle, write_nifti
 from monai.bundle import ConfigParser
 from PIL import Image
 from slice_samples import save_picture, write_slice_bundle
+from typer.testing import CliRunner
 
 from semi_med.bundle import scans_of
+from semi_med.cli import app
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference import Predictor, predict, read_label
 from semi_med.inference.writer import SaveLabeld
@@ -69,7 +70,7 @@ def test_a_photograph_in_three_equal_colours_suits_one_channel_and_three(tmp_pat
 
 def test_a_grey_picture_for_a_network_of_colours_says_what_to_do(tmp_path, picture):
     bundle = write_slice_bundle(tmp_path / "bundle", channels=3)
-    with pytest.raises(InputError, match="3 image channels, the case has 1.*grey or RGB"):
+    with pytest.raises(InputError, match=r"3 image channels, the case has 1.*grey or RGB"):
         Predictor.load(bundle, device="cpu")(save_picture(tmp_path / "a.png", picture))
 
 
@@ -128,6 +129,16 @@ def test_a_sequence_of_flat_frames_is_segmented_whole_and_written_as_it_was(tmp_
     assert (row["volumes_ml"], row["warnings"][0].split(":")[0]) == ({}, "FRAMES")
 
 
+def test_a_nifti_of_two_axes_is_one_slice_and_written_as_it_was(tmp_path, bundle):
+    affine = np.diag([-0.3, 0.4, 1.0, 1.0])
+    path = write_nifti(tmp_path / "a.nii.gz", slices_of((19, 21)), affine)
+    (row,) = predict(bundle, [path], tmp_path / "out", device="cpu")
+    found = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), brighter(slices_of((19, 21))))
+    np.testing.assert_allclose(found.affine, affine, atol=1e-6)
+    assert (row["volumes_ml"], row["warnings"]) == ({}, [])
+
+
 def test_a_sequence_of_volumes_stays_refused(tmp_path, bundle, code_of):
     path = write_nifti(tmp_path / "a.nii.gz", slices_of((5, 6, 2, 3)))
     assert code_of(lambda: Predictor.load(bundle, device="cpu")(path)) == "NDIM"
@@ -136,6 +147,7 @@ def test_a_sequence_of_volumes_stays_refused(tmp_path, bundle, code_of):
 def test_a_sequence_and_a_picture_stay_refused_by_a_3d_network(tmp_path, picture, code_of):
     segment = Predictor.load(write_bundle(tmp_path / "volumes"), device="cpu")
     assert code_of(lambda: segment(write_nifti(tmp_path / "a.nii.gz", slices_of((5, 6, 1, 3))))) == "NDIM"
+    assert code_of(lambda: segment(write_nifti(tmp_path / "b.nii.gz", slices_of((5, 6))))) == "NDIM"
     with pytest.raises(InputError, match="3D and wants a volume, this is a picture"):
         segment(save_picture(tmp_path / "a.png", picture))
 
@@ -147,6 +159,16 @@ def test_a_picture_is_measured_in_pixels_and_no_millilitre_is_invented(tmp_path,
     assert line == {"case": "a", "class": "vessel", "millilitres": "nan", "voxels": "60"}
     (case,) = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
     assert (case["volumes_ml"], case["voxels"]) == ({}, {"vessel": 60})
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "a_seg.png"), (["--format", "nifti"], "a_seg.nii.gz")])
+def test_the_command_counts_pixels_and_takes_a_format(tmp_path, bundle, picture, options, name):
+    path = save_picture(tmp_path / "a.png", picture)
+    given = ["predict", str(bundle), str(path), "-o", str(tmp_path / "out"), "--device", "cpu", *options]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0] == str(tmp_path / "out" / name)
+    assert "[1/1] a: vessel 60 pixels (" in done.stderr
 
 
 def test_nifti_can_be_asked_for_and_lies_where_the_picture_is_read(tmp_path, bundle, picture):
@@ -191,7 +213,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path, bundle, picture):
 def test_a_stack_of_pictures_in_one_file_keeps_its_clear_error(tmp_path, bundle, picture):
     pages = [Image.fromarray(picture) for _ in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(InputError, match="one picture is wanted, the file holds 3.*semi-med convert"):
+    with pytest.raises(InputError, match=r"one picture is wanted, the file holds 3.*semi-med convert"):
         Predictor.load(bundle, device="cpu")(tmp_path / "a.tif")
 
 
@@ -214,7 +236,9 @@ def test_the_largest_component_is_found_in_class_indices(tmp_path, configured, a
 
 def run_bundle(folder: Path, scans: Path, output: Path) -> None:
     config = json.loads((folder / "configs" / "inference.json").read_text())
-    parser = ConfigParser({**config, "dataset_dir": str(scans), "output_dir": str(output), "device": "$torch.device('cpu')"})
+    parser = ConfigParser(
+        {**config, "dataset_dir": str(scans), "output_dir": str(output), "device": "$torch.device('cpu')"}
+    )
     parser.get_parsed_content("evaluator").run()
 
 

@@ -57,6 +57,22 @@ def test_slices_with_a_place_in_space_are_measured_in_mm(folders, tmp_path):
     assert (row["hd95_mm"], row["hd95_voxel"]) == (1.0, 2.0)
 
 
+def test_a_nifti_of_two_axes_has_mm_and_no_volume(tmp_path):
+    for part, stop in (("predictions", 4), ("labels", 6)):
+        write_label(tmp_path / part / "a.nii.gz", square(stop), affine=np.diag([0.5, 0.5, 1, 1]), axes=2)
+    (row,) = evaluate(tmp_path / "predictions", tmp_path / "labels").rows
+    assert (row["dice"], row["hd95_mm"]) == (pytest.approx(2 / 3), 1.0)
+    assert math.isnan(row["label_ml"])
+
+
+def test_a_sequence_of_frames_is_refused_with_a_next_step(tmp_path):
+    for part in ("predictions", "labels"):
+        sequence = np.repeat(square(6), 3, axis=2)
+        write_label(tmp_path / part / "a.nii.gz", sequence, affine=np.eye(4), axes=4)
+    with pytest.raises(ProblemsError, match=r"sequence of 3 frames.*--volume K"):
+        evaluate(tmp_path / "predictions", tmp_path / "labels")
+
+
 def test_a_grey_picture_of_numbers_is_as_good_as_a_palette(folders):
     path = folders[0] / "A_ES_seg.png"
     path.unlink()
