@@ -358,6 +358,15 @@ def test_a_scan_of_the_section_that_is_not_given_is_named(command, bundle, liste
     assert "1 of the 2 scans of the section test are not among the inputs: e.nii.gz" in done.err
 
 
+def test_a_3d_bundle_says_that_a_picture_is_no_volume(command, bundle, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (6, 5)).save(tmp_path / "a.png")
+    done = command("predict", bundle, tmp_path / "a.png", "-o", tmp_path / "out", "--device", "cpu")
+    assert done.code == 1
+    assert "[1/1] a: FAILED: the network is 3D and wants a volume, this is a picture" in done.err
+
+
 @pytest.fixture
 def predicted(listed, tmp_path) -> Path:
     """Predictions of the test section: d perfect, e two of its two voxels and two more."""

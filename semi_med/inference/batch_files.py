@@ -23,7 +23,6 @@ from semi_med.inference.io import (
 )
 from semi_med.runtime import versions
 
-
 Format: TypeAlias = Literal["auto", "nifti", "png"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 

@@ -22,9 +22,9 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
     cropped back. This is the scheme of the field's left-atrium benchmarks (Yu et al., MICCAI 2019, arXiv:1907.07034,
     and those that compare with it), there with a window of 112 x 112 x 80 and strides of 18 and 4 voxels.
 
-    With a window of two numbers the networks are 2D. A picture (B, C, i, j) is segmented as it is, and a volume, a stack
-    or a sequence (B, C, i, j, k) slice by slice, as many slices at a time as windows, so that a volume of any length
-    takes no more memory than its probabilities.
+    With a window of two numbers the networks are 2D. A picture (B, C, i, j) is segmented as it is, and a volume, a
+    stack or a sequence (B, C, i, j, k) slice by slice, as many slices at a time as windows, so that a volume of any
+    length takes no more memory than its probabilities.
 
     Args:
         roi_size: window in voxels, one number per axis of the networks: three or two.

@@ -258,7 +258,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> d
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
         try:
-            found = _values(read_label(label).array)
+            found = _values(_read(label).array)
             if len(found) > _MOST_CLASSES + 1:
                 raise InputError(
                     f"wanted class indices, got {len(found)} different values",
@@ -290,7 +290,7 @@ def _values(array: np.ndarray) -> list[int]:
 def _measure_pair(
     prediction: Path, label: Path, classes: Mapping[int, str], regions: Sequence[Region], *, closed: bool
 ) -> tuple[list[Row], list[Row]]:
-    predicted, expert = read_label(prediction), read_label(label)
+    predicted, expert = _read(prediction), _read(label)
     check_same_grid(predicted, expert, where=(prediction, label))
     unknown = sorted(set(_values(predicted.array)) - {0, *classes}) if closed else []
     if unknown:
@@ -303,9 +303,25 @@ def _measure_pair(
         )
     if is_picture(label):
         _check_numbers(expert.array, classes, label)
-    spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: expert.array.ndim]]
-    rows = case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing)
-    return rows, region_metrics(predicted.array, expert.array, regions=regions, spacing=spacing)
+    arrays = [predicted.array, expert.array]
+    if expert.axes == 2:  # no thickness, so no volume
+        arrays = [array[:, :, 0] for array in arrays]
+    spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: arrays[1].ndim]]
+    rows = case_metrics(*arrays, classes=classes, spacing=spacing)
+    return rows, region_metrics(*arrays, regions=regions, spacing=spacing)
+
+
+def _read(path: Path) -> Scan:
+    """A label; a file of two axes is one slice."""
+    scan = read_label(path, flat=True)
+    if scan.axes == 4:
+        raise InputError(
+            f"a slice or a volume is wanted, this is a sequence of {scan.array.shape[2]} frames",
+            where=path,
+            fix="Measure its frames as files of their own: `semi-med convert FILE OUTPUT --label --volume K`.",
+            code="NDIM",
+        )
+    return scan
 
 
 def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -> None:
@@ -321,7 +337,7 @@ def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -
 
 
 def _line(row: Row) -> str:
-    distance = f"{row['hd95_voxel']:.2f} voxels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
+    distance = f"{row['hd95_voxel']:.2f} pixels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
     text = f"{row['class_name']} Dice {row['dice']:.4f}, HD95 {distance}"
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
