@@ -23,6 +23,7 @@ from semi_med.data.leaks import shared_cases
 from semi_med.data.members import Member
 from semi_med.data.read_cases import Job, read_cases
 from semi_med.errors import InputError, ProblemsError, ResourceError, SemiMedError
+from semi_med.ignored import IGNORED
 
 TRAINING_SECTIONS = ("labeled", "unlabeled", "validation")
 
@@ -45,6 +46,7 @@ class Options:
         transductive: unlabeled cases may be those of the test; a note says so.
         allow_missing_class: a class that no labeled case shows is a note.
         subject_pattern: finds the subject in the path of an image.
+        ignored: a value that labels may hold where nothing is known; None for none.
         look: is shown each case's arrays; what it gives is in `CaseVerdict.kept`.
         most_looks: of more cases it is shown this many, evenly spread.
     """
@@ -56,6 +58,7 @@ class Options:
     transductive: bool = False
     allow_missing_class: bool = False
     subject_pattern: re.Pattern[str] | None = None
+    ignored: int | None = None
     look: Look | None = None
     most_looks: int = 400
 
@@ -183,7 +186,8 @@ def examine_sections(
     pattern = options.subject_pattern
     members = [Member.of(name, item, pattern=pattern) for name in SECTIONS for item in sections.get(name, ())]
     read = [member for member in members if member.section in needed]
-    contents = _read_all(read, tuple(labels), progress=progress, options=options)
+    allowed = (*labels, *(() if options.ignored is None else (options.ignored,)))
+    contents = _read_all(read, allowed, progress=progress, options=options)
     shared, transductive = shared_cases(members, contents, transductive=options.transductive)
     absent = list(_missing_classes(read, contents, labels) if options.check == "full" else ())
     problems = [
@@ -194,7 +198,7 @@ def examine_sections(
         *shared,
         *_repeated_names(members),
     ]
-    notes = [*transductive, *_all_notes(read, contents)]
+    notes = [*transductive, *_all_notes(read, contents), *_ignored_note(read, contents, options.ignored)]
     notes += [f"{error.code}: {error.problem}" for error in absent if options.allow_missing_class]
     if "validation" in needed and not sections.get("validation"):
         notes.append("validation: no case, so that no checkpoint can be chosen; the last one is the result")
@@ -400,7 +404,8 @@ def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
     counts = content.counts.get(member.label) if member.label is not None else None
     if counts is None:
         return
-    if not any(number for value, number in counts.items() if value != 0):
+    nothing = (0, IGNORED) if member.section else (0,)  # in a folder, which has no list, 255 is often the one class
+    if not any(number for value, number in counts.items() if value not in nothing):
         yield "EMPTY_LABEL: no voxel of any class but the background"
     values = sorted(value for value, number in counts.items() if number)
     if not member.section and values and values[-1] >= 2 * len(values) and values[-1] > 1:
@@ -409,6 +414,18 @@ def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
             "classes 0, 1, 2, ...: `semi-med convert LABELS OUTPUT --label --map-labels "
             f"{','.join(f'{value}={number}' for number, value in enumerate(values) if value != number)}`"
         )
+
+
+def _ignored_note(
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent], ignored: int | None
+) -> Iterator[str]:
+    """How much of the labels is not known."""
+    files = {member.label: contents[member.key].counts.get(member.label, {}) for member in members if member.label}
+    found = [(counts[ignored], sum(counts.values())) for counts in files.values() if ignored in counts]
+    number, whole = sum(part for part, _ in found), sum(size for _, size in found)
+    if number:
+        labels = f"{sum(part > 0 for part, _ in found)} of {len(found)} labels"
+        yield f"IGNORED: {number} voxels ({number / whole:.2%}) in {labels} are {ignored} and count nowhere"
 
 
 def _all_notes(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[str]:

@@ -34,8 +34,8 @@ import numpy as np
 
 from semi_med.data.case_files import grid_difference
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SEEDS, SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
+from semi_med.datasets.lists import SEEDS, SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.prepared import (
     MadeCase,
     PreparedDataset,

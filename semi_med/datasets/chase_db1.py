@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SEEDS, SPLIT_SEED, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
+from semi_med.datasets.lists import SEEDS, SPLIT_SEED, data_list_of, shuffled
 from semi_med.datasets.photographs import make_photograph
 from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases, some
 from semi_med.datasets.record import About, PreparedCase, planned
@@ -184,22 +184,11 @@ def _lists_of(
 
 
 def _list(cases: Mapping[str, PreparedCase], *, description: str, **sections: Iterable[str]) -> DataList:
-    content = {
+    listed = {
         section: [cases[name].listed(unlabeled=section == "unlabeled") for name in sorted(names)]
         for section, names in sections.items()
     }
-    return DataList(
-        name=ABOUT.name,
-        description=description,
-        reference=ABOUT.reference,
-        licence=ABOUT.licence,
-        modality=dict(ABOUT.modality),
-        labels=dict(ABOUT.labels),
-        labeled=content["labeled"],
-        unlabeled=content["unlabeled"],
-        validation=content["validation"],
-        test=content["test"],
-    )
+    return data_list_of(ABOUT, description=description, **listed)
 
 
 def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:

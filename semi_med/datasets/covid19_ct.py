@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error
+from semi_med.datasets.lists import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, check_source, finish, prepare_cases
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError

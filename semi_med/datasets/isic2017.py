@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import Parts, drawn_lists
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
+from semi_med.datasets.lists import Parts, drawn_lists
 from semi_med.datasets.photographs import compare_parts, make_photograph, with_label
 from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases
 from semi_med.datasets.record import About, PreparedCase

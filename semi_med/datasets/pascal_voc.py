@@ -28,16 +28,16 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, ListMaker, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error
+from semi_med.datasets.lists import SPLIT_SEED, ListMaker, Parts, drawn_lists, shuffled
 from semi_med.datasets.photographs import compare_parts, make_photograph, with_label
 from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases, some
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 from semi_med.inference.byte_check import COPY_AGAIN, check_regular_file
 from semi_med.inference.pictures import read_indices, wrong_values
 
-IGNORED = 255
 PARTS = {"train": 1464, "val": 1449}
 AUGMENTED = "augmented"
 AUGMENTED_SIZE = 9118
@@ -60,6 +60,7 @@ ABOUT = About(
     ),
     licence="Photographs from Flickr under its terms of use: research; cite the references",
     origin="http://host.robots.ox.ac.uk/pascal/VOC/voc2012; SBD, http://home.bharathh.info/pubs/codes/SBD",
+    ignored=IGNORED,
 )
 
 

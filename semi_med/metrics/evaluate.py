@@ -25,6 +25,7 @@ _DEFINITIONS = {
     "assd": "mean of the asd of both directions",
     "surface": "object minus its erosion with face neighbours",
     "interval": "95 % bootstrap interval (BCa) of the mean over cases",
+    "ignored": "voxels where the label says so are background in prediction and label",
     "undefined": "left out of mean, sd and median, and counted in n_undefined",
 }
 
@@ -61,6 +62,7 @@ def evaluate(
     cases: Collection[str] | None = None,
     report: Callable[[str], None] | None = None,
     allow_missing: bool = False,
+    ignored: int | None = None,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
@@ -74,6 +76,7 @@ def evaluate(
             None for all.
         report: called with one line after each case.
         allow_missing: go on where a label has no prediction; the case is then counted as undefined.
+        ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
@@ -89,14 +92,14 @@ def evaluate(
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
 
-    measured, problems, names = _measure_all(pairing, classes, report or (lambda line: None))
+    measured, problems, names = _measure_all(pairing, classes, report or (lambda line: None), ignored=ignored)
     if not measured:
         raise ProblemsError(problems, title=f"Evaluation of {predictions} against {labels}")
     for case in pairing.missing:
         measured += [_undefined_row(case, value, name) for value, name in names.items()]
     rows = sorted(measured, key=lambda row: (row["case"], row["class"]))
     result = EvaluationResult(rows, summarize(rows), names, tuple(problems), pairing.missing, pairing.extra)
-    return result if table is None else _written(result, table)
+    return result if table is None else _written(result, table, ignored=ignored)
 
 
 def check_same_grid(prediction: Scan, label: Scan, *, where: tuple[Path, Path]) -> None:
@@ -149,12 +152,12 @@ def _missing_predictions(pairing: Pairing, predictions: Path) -> ProblemsError:
 
 
 def _measure_all(
-    pairing: Pairing, classes: Mapping[int, str] | None, report: Callable[[str], None]
+    pairing: Pairing, classes: Mapping[int, str] | None, report: Callable[[str], None], *, ignored: int | None
 ) -> tuple[list[Row], list[SemiMedError], dict[int, str]]:
     """Rows of all pairs that could be measured, the problems of the others, and the classes."""
     problems: dict[str, SemiMedError] = {}
     if classes is None:
-        names = _classes_of_labels(pairing, problems)
+        names = _classes_of_labels(pairing, problems, ignored=ignored)
     else:
         names = {int(value): str(name) for value, name in classes.items() if int(value) != 0}
 
@@ -164,7 +167,7 @@ def _measure_all(
         try:
             if case in problems:
                 raise problems[case]
-            found = _measure_pair(prediction, label, classes=names, closed=classes is None)
+            found = _measure_pair(prediction, label, classes=names, closed=classes is None, ignored=ignored)
         except SemiMedError as error:
             problems[case] = error
             report(f"{counter}: not measured. {error}")
@@ -174,7 +177,7 @@ def _measure_all(
     return rows, [problems[case] for case in pairing.pairs if case in problems], names
 
 
-def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> dict[int, str]:
+def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None) -> dict[int, str]:
     """Names for the values that occur in the labels; a label that cannot be read goes to `problems`."""
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
@@ -190,7 +193,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> d
             values.update(found)
         except SemiMedError as error:
             problems[case] = error
-    values.discard(0)
+    values -= {0, ignored}
     if not values and not problems:
         raise InputError(
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
@@ -208,7 +211,9 @@ def _values(array: np.ndarray) -> list[int]:
     return sorted(found)
 
 
-def _measure_pair(prediction: Path, label: Path, *, classes: Mapping[int, str], closed: bool) -> list[Row]:
+def _measure_pair(
+    prediction: Path, label: Path, *, classes: Mapping[int, str], closed: bool, ignored: int | None
+) -> list[Row]:
     predicted, expert = read_label(prediction), read_label(label)
     check_same_grid(predicted, expert, where=(prediction, label))
     unknown = sorted(set(_values(predicted.array)) - {0, *classes}) if closed else []
@@ -221,7 +226,7 @@ def _measure_pair(prediction: Path, label: Path, *, classes: Mapping[int, str], 
             code="CLASSES",
         )
     spacing = [float(size) for size in expert.spacing[: expert.array.ndim]]
-    return case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing)
+    return case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing, ignored=ignored)
 
 
 def _line(row: Row) -> str:
@@ -234,11 +239,12 @@ def _undefined_row(case: str, value: int, name: str) -> Row:
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 
 
-def _written(result: EvaluationResult, table: Path) -> EvaluationResult:
+def _written(result: EvaluationResult, table: Path, *, ignored: int | None) -> EvaluationResult:
     content = {
         "schema": 1,
         "cases": len({row["case"] for row in result.rows}),
         "classes": result.classes,
+        "ignored": ignored,
         "missing_predictions": result.missing,
         "predictions_without_label": [path.name for path in result.extra],
         "problems": [{"code": problem.code, "problem": str(problem)} for problem in result.problems],

@@ -8,8 +8,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from semi_med.data.data_list import SECTIONS
+from semi_med.data.splits import make_split, split_list
+from semi_med.data.validation import Options, check_sections
 from semi_med.datasets import pascal_voc
+from semi_med.datasets.lists import ListMaker
 from semi_med.datasets.record import planned
+from semi_med.datasets.split_source import Choices, read_source
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_label
 
@@ -145,3 +149,20 @@ def test_the_lists_have_dense_fixmatchs_numbers():
     assert list(lists["augmented_all_labeled"].counts().values()) == [1424, 0, 100, 1449]
     names = [case.name for section in SECTIONS for case in getattr(lists["labeled_732_seed4"], section)]
     assert len(names) == len(set(names)) == sum(sizes.values())
+
+
+def test_lists_say_that_255_is_ignored_and_the_folder_is_sound_with_it_only(source, tmp_path):
+    done = pascal_voc.prepare(source, tmp_path / "target")
+    maker = ListMaker(pascal_voc.ABOUT, done.entries)
+    listed = maker(labeled=[TRAIN], unlabeled=[], validation=[VAL], test=[], description="")
+    assert listed.ignored == 255
+    found = read_source(tmp_path / "target", Choices())
+    assert split_list(make_split(found.cases, labeled=1, test=1), **found.header).ignored == 255
+    sections = listed.sections(tmp_path / "target")
+    options = Options(ignored=listed.ignored, channels=3, allow_missing_class=True)
+    needed = ("labeled", "validation")
+    assert not check_sections(sections, labels=listed.label_values, sections_needed=needed, options=options).problems
+    with pytest.raises(ProblemsError, match="this has 255"):
+        check_sections(
+            sections, labels=listed.label_values, sections_needed=needed, options=replace(options, ignored=None)
+        )

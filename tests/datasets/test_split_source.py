@@ -1,5 +1,7 @@
 """What `semi-med split` takes: prepared folders, data lists, folders of images and labels."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -35,6 +37,30 @@ def folder(tmp_path):
         if number < 10:
             nib.save(nib.Nifti1Image(label(10 + 10 * number, 1 + number % 2), np.eye(4)), root / "labels" / name)
     return root
+
+
+@pytest.fixture
+def ignoring(tmp_path):
+    """Four cases of which less and less is foreground, and more and more is not known."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "x").write_text("x")
+
+    def make(case):
+        array = label(8 - int(case.name[1]))
+        array[4:][: int(case.name[1])] = 255
+        return MadeCase(np.zeros((8, 8, 2), np.float32), array, np.eye(4))
+
+    cases = [SourceCase(f"c{n}", source / "x", source / "x") for n in range(4)]
+    about = replace(ABOUT, ignored=255)
+    prepare_cases(cases, tmp_path / "p", source=source, about=about, recipe={}, make=make)
+    return tmp_path / "p"
+
+
+def test_what_is_ignored_is_no_foreground_and_stays_in_the_split(ignoring):
+    found = read_source(ignoring, Choices(stratify="foreground"))
+    assert found.header["ignored"] == 255
+    assert {case.subject: case.stratum for case in found.cases} == {f"c{n}": f"{4 - n} of 4" for n in range(4)}
 
 
 @pytest.fixture
