@@ -30,7 +30,7 @@ import numpy as np
 from semi_med.data.data_list import DataList
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
 from semi_med.datasets.lists import ListMaker, Parts, drawn_lists
-from semi_med.datasets.photographs import compare_parts, with_label
+from semi_med.datasets.photographs import ListsAndNotes, lists_if_whole, with_label
 from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, check_source, finish, prepare_cases
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError
@@ -193,8 +193,5 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
     return lists
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
-    notes = compare_parts(done, PARTS)
-    if len(with_label(done.entries, "train")) != PARTS["train"]:
-        return {}, [*notes, "The training part is not whole, so no data list is written."]
-    return build_lists(done.entries), notes
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
+    return lists_if_whole(done, build_lists, parts=PARTS, train="train")

@@ -1,5 +1,7 @@
 """COVID-19 CT: two volumes that are stacks of slices."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -40,6 +42,16 @@ def test_each_slice_is_a_case_with_its_values_and_its_place(tmp_path):
     assert image.spacing == pytest.approx((0.8, 0.7, 5.0))
     label = read_label(tmp_path / "target/labels/slice_000.nii.gz").array
     np.testing.assert_array_equal(label[:, :, 0], findings()[:, :, 0])
+
+
+def test_the_lists_of_all_slices_are_those_that_are_committed(tmp_path):
+    image = np.random.default_rng(0).integers(-1000, 300, (4, 3, 100)).astype(np.float32)
+    label = (image > 0).astype(np.float32)
+    done = covid19_ct.prepare(save(tmp_path / "source", image, label), tmp_path / "target")
+    folder = Path(__file__).parents[2] / "data_lists/covid19_ct"
+    assert {path.name: path.read_bytes() for path in done.lists} == {
+        path.name: path.read_bytes() for path in folder.glob("*.json")
+    }
 
 
 def test_all_slices_are_stored_in_one_type(tmp_path):

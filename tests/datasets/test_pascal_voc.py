@@ -66,6 +66,12 @@ def test_classes_are_the_palettes_numbers_and_the_outline_stays_255(source, tmp_
     np.testing.assert_array_equal(label(tmp_path / "target", TRAIN), drawn().T)
 
 
+def test_photographs_are_copied_byte_by_byte(source, tmp_path):
+    pascal_voc.prepare(source, tmp_path / "target")
+    original = source / f"VOCdevkit/VOC2012/JPEGImages/{TRAIN}.jpg"
+    assert (tmp_path / f"target/images/{TRAIN}.jpg").read_bytes() == original.read_bytes()
+
+
 def test_photographs_in_no_list_are_left(source, tmp_path):
     found = pascal_voc.prepare(source, tmp_path / "target").entries
     assert {name: case.split for name, case in found.items()} == {TRAIN: "train", VAL: "val"}

@@ -1,17 +1,19 @@
 """SCR on JSRT: raw pixels with the high byte first, a gif for each structure, overlaps by the order of painting."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semi_med.data.data_list import SECTIONS
+from semi_med.data.data_list import SECTIONS, load_data_list
 from semi_med.datasets import scr_jsrt
 from semi_med.datasets.record import planned
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_image, read_label
 
+LISTS = Path(__file__).parents[2] / "data_lists"
 # rows and columns of each structure's drawing; the left lung is on the right of the picture
 BOXES = {
     "right lung": (slice(200, 800), slice(100, 400)),
@@ -61,6 +63,12 @@ def test_pixels_are_inverted_means_of_two_by_two(usual):
     assert array[100, 10] == 4095 - 200.5  # columns 200 and 201, far from the second half
     assert array[100, 600] == 4095 - 1200.5
     assert array[0, 0] == 4095 - (4095 + 1 + 0 + 1) / 4
+
+
+def test_the_files_are_those_that_the_committed_lists_name(usual):
+    committed = load_data_list(LISTS / "scr_jsrt/all_labeled.json")
+    (case,) = (case for section in SECTIONS for case in getattr(committed, section) if case.subject == "JPCLN001")
+    assert all((usual / file).is_file() for file in (case.image, case.label))
 
 
 def test_pixels_have_their_size_and_the_patients_left_is_on_the_right_of_the_picture(usual):
