@@ -47,7 +47,7 @@ from semi_med.datasets.prepared import (
 )
 from semi_med.datasets.record import About, PreparedCase, planned
 from semi_med.errors import InputError
-from semi_med.inference.byte_check import check_regular_file
+from semi_med.inference.byte_check import check_regular_file, decoding
 from semi_med.inference.pictures import (
     read_flat_image,
     read_flat_label,
@@ -210,11 +210,13 @@ def _read_splits(files: list[Path]) -> dict[str, dict[str, list[str]]]:
 
 
 def _make(case: SourceCase, *, size: int | None) -> MadeCase:
-    scan = read_flat_image(case.images[0])
+    with decoding(case.images[0]):  # a NIfTI file of two axes is unpacked a second time, outside the door
+        scan = read_flat_image(case.images[0])
     image, affine, notes = smallest_type(scan.array), scan.affine, scan.warnings
     label = None
     if case.labels:
-        read = read_flat_label(case.labels[0])
+        with decoding(case.labels[0]):
+            read = read_flat_label(case.labels[0])
         label = read.array
         error = grid_difference(
             replace(read, array=label[..., np.newaxis]),

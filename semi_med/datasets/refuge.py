@@ -63,12 +63,13 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Prepare REFUGE: photographs and labels as PNG.
+    """Prepare REFUGE: photographs as they are, labels as PNG.
 
     Args:
         source: a folder with `g0001.jpg`, `g0001.bmp` and so on at any depth.
         target: a missing or empty folder, or one that an earlier call from the same source left unfinished.
-        size: columns and rows of every picture after resampling (320 for FixMatchSeg); None keeps them as they are.
+        size: columns and rows of every picture after resampling (320 for FixMatchSeg); which makes them PNG; None
+            keeps the photographs' own files.
         progress: called with (cases done, cases in all) after each case.
         workers: threads.
 
@@ -131,4 +132,4 @@ def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
     return lists_if_whole(done, build_lists, parts=PARTS)
 
 
-_SET = PhotographSet(about=ABOUT, find=_find, lists=_possible_lists, read_label=_read_label)
+_SET = PhotographSet(about=ABOUT, find=_find, lists=_possible_lists, read_label=_read_label, keep=True)

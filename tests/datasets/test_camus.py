@@ -145,6 +145,16 @@ def test_a_meta_image_without_its_pixels_is_refused(tmp_path):
         camus.prepare(tmp_path / "source", tmp_path / "target")
 
 
+@pytest.mark.parametrize("kind", ["", "_gt"])
+def test_a_picture_that_is_cut_off_is_refused(tmp_path, kind):
+    patient(tmp_path / "source")
+    path = tmp_path / f"source/patient0001/patient0001_4CH_ES{kind}.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ProblemsError) as caught:
+        camus.prepare(tmp_path / "source", tmp_path / "target")
+    assert [(str(error.where), error.code) for error in caught.value.problems] == [(str(path), "TRUNCATED")]
+
+
 def test_two_editions_in_one_folder_are_refused(tmp_path):
     patient(tmp_path / "source/a", number=1, suffix=".mhd")
     patient(tmp_path / "source/b", number=2, suffix=".nii.gz")

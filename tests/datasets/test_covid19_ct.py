@@ -92,6 +92,14 @@ def test_a_label_of_fewer_slices_is_refused(tmp_path):
         covid19_ct.prepare(save(tmp_path / "source", label=findings()[:, :, :3]), tmp_path / "target")
 
 
+def test_a_volume_that_is_cut_off_is_refused(tmp_path):
+    path = save(tmp_path / "source") / "tr_im.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"tr_im.nii.gz") as caught:
+        covid19_ct.prepare(tmp_path / "source", tmp_path / "target")
+    assert caught.value.code == "TRUNCATED"
+
+
 def test_a_fourth_finding_is_refused(tmp_path):
     with pytest.raises(InputError, match="a label of 0 to 3 was wanted, this has 0, 1, 2, 4"):
         covid19_ct.prepare(save(tmp_path / "source", label=findings(4)), tmp_path / "target")

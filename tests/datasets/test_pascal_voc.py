@@ -114,6 +114,14 @@ def test_a_class_that_is_not_there_is_refused(source, tmp_path):
         pascal_voc.prepare(source, tmp_path / "target")
 
 
+def test_a_photograph_that_is_cut_off_is_refused_and_not_copied(source, tmp_path):
+    path = source / f"VOCdevkit/VOC2012/JPEGImages/{VAL}.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ProblemsError, match="the picture is cut off"):
+        pascal_voc.prepare(source, tmp_path / "target")
+    assert [path.name for path in (tmp_path / "target/images").iterdir()] == [f"{TRAIN}.jpg"]
+
+
 def test_a_damaged_label_of_sbd_is_refused(source, tmp_path):
     (source / "cls").mkdir()
     (source / f"cls/{FURTHER}.mat").write_bytes(b"no matlab file at all" * 20)

@@ -142,6 +142,17 @@ def test_an_empty_drawing_is_refused(source, tmp_path):
         scr_jsrt.prepare(tmp_path / "source", tmp_path / "target")
 
 
+def test_a_drawing_that_is_cut_off_is_refused(source, tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/JPCLN001.IMG").symlink_to(source / "All247images/JPCLN001.IMG")
+    save_drawings(tmp_path / "source")
+    path = tmp_path / "source/scratch/fold1/masks/left lung/JPCLN001.gif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ProblemsError) as caught:
+        scr_jsrt.prepare(tmp_path / "source", tmp_path / "target")
+    assert [str(error.where) for error in caught.value.problems] == [str(path)]
+
+
 @pytest.mark.parametrize("setting", [{"structures": 4}, {"size": 4096}])
 def test_impossible_settings_are_refused(source, tmp_path, setting):
     with pytest.raises(InputError, match="3 or 5 structures and a size"):
