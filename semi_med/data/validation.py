@@ -409,10 +409,13 @@ def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
         yield "EMPTY_LABEL: no voxel of any class but the background"
     values = sorted(value for value, number in counts.items() if number)
     if not member.section and values and values[-1] >= 2 * len(values) and values[-1] > 1:
+        either = (
+            f"; or, if nothing is known at {IGNORED}, the list says so" if values[-1] == IGNORED and values[2:] else ""
+        )
         yield (
             f"LABEL_NUMBERS: the values are {', '.join(str(value) for value in values[:8])}; a data list counts "
             "classes 0, 1, 2, ...: `semi-med convert LABELS OUTPUT --label --map-labels "
-            f"{','.join(f'{value}={number}' for number, value in enumerate(values) if value != number)}`"
+            f"{','.join(f'{value}={number}' for number, value in enumerate(values) if value != number)}`{either}"
         )
 
 

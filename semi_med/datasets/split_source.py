@@ -169,11 +169,13 @@ def _highest(folder: Path, cases: Sequence[Case], progress: Callable[[int, int],
         highest = max(highest, int(read_label(folder / str(case.label)).array.max()))
         if progress is not None:
             progress(number, len(cases))
-    if highest > 255:
+    if highest >= IGNORED:
+        unknown = f' and add `"ignored": {IGNORED}` to the list if nothing is known there' if highest == IGNORED else ""
         raise InputError(
             f"labels of up to {highest} are no class indices",
             where=folder,
-            fix="Renumber them from 1, or name the classes.",
+            fix="Renumber them from 1 (`semi-med convert LABELS OUTPUT --label --map-labels "
+            f"{highest}=1`), or name the classes{unknown}.",
             code="LABEL_VALUES",
         )
     return highest

@@ -96,6 +96,17 @@ def test_a_folder_of_images_and_labels_names_its_classes_by_number(folder):
     assert "Every case counts as a subject of its own" in found.notes[-1]
 
 
+@pytest.mark.parametrize(("value", "advice"), [(255, '"ignored": 255'), (300, "--map-labels 300=1")])
+def test_numbers_that_are_no_classes_are_refused_with_what_they_can_mean(folder, value, advice):
+    array = label(10).astype(np.uint16)
+    array[0, 0, 0] = value
+    nib.save(nib.Nifti1Image(array, np.eye(4)), folder / "labels/patient0_a.nii.gz")
+    with pytest.raises(InputError, match=f"labels of up to {value} are no class indices") as caught:
+        read_source(folder, PLAIN)
+    assert advice in str(caught.value)
+    assert read_source(folder, Choices(labels=("heart",))).header["labels"] == {"0": "background", "1": "heart"}
+
+
 def test_classes_can_be_named(folder):
     found = read_source(folder, Choices(labels=("left", "right")))
     assert found.header["labels"] == {"0": "background", "1": "left", "2": "right"}
