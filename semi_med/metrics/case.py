@@ -34,27 +34,18 @@ STATUSES = ("ok", "empty prediction", "empty label", "both empty", "missing pred
 
 
 def case_metrics(
-    prediction: np.ndarray,
-    label: np.ndarray,
-    *,
-    classes: Mapping[int, str],
-    spacing: Sequence[float],
-    ignored: int | None = None,
+    prediction: np.ndarray, label: np.ndarray, *, classes: Mapping[int, str], spacing: Sequence[float]
 ) -> list[Row]:
     """Measure one prediction against one label, class by class.
 
     An axis of one voxel (a slice stored as a volume) is left out of the surfaces: otherwise every voxel of the slice
     would be surface. It keeps its thickness in the volumes.
 
-    Voxels where the label is `ignored` are made background in both before anything is measured: they are in no overlap
-    and no volume, and both objects have a surface where they begin.
-
     Args:
         prediction: class indices (i, j) or (i, j, k), integers or booleans.
         label: class indices of the expert, same shape.
         classes: class index to name; 0 is background and gets no row.
         spacing: voxel size in mm along each axis.
-        ignored: value of the label where nothing is known; None if it has none.
 
     Returns:
         One dict for each foreground class: `class`, `class_name`, `dice`, `jaccard`, `hd95_mm`, `asd_mm`, `assd_mm`,
@@ -65,9 +56,6 @@ def case_metrics(
         InputError: shapes differ, values are not integers, or the spacing does not fit.
     """
     _check(prediction, label, spacing)
-    if ignored is not None:
-        seen = label != ignored
-        prediction, label = prediction * seen, label * seen
     foreground = {int(value): name for value, name in classes.items() if int(value) != 0}
     if not foreground or min(foreground) < 0:
         raise InputError(f"wanted at least one class above 0, got {dict(classes)}", fix="Name the foreground classes")

@@ -14,6 +14,7 @@ from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference.io import Scan, read_label
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row, case_metrics
 from semi_med.metrics.files import write_csv, write_json
+from semi_med.metrics.known import without_ignored
 from semi_med.metrics.pairing import Pairing, pair_files
 from semi_med.metrics.table import summarize
 
@@ -226,7 +227,8 @@ def _measure_pair(
             code="CLASSES",
         )
     spacing = [float(size) for size in expert.spacing[: expert.array.ndim]]
-    return case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing, ignored=ignored)
+    arrays = without_ignored(predicted.array, expert.array, ignored=ignored)
+    return case_metrics(*arrays, classes=classes, spacing=spacing)
 
 
 def _line(row: Row) -> str:

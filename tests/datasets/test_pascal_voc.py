@@ -161,6 +161,7 @@ def test_the_lists_have_dense_fixmatchs_numbers():
         assert list(lists[f"labeled_{count:03d}_seed1"].counts().values()) == [count, 1364 - count + 60, 100, 1449]
     assert list(lists["all_labeled_with_augmented"].counts().values()) == [1364, 60, 100, 1449]
     assert list(lists["augmented_all_labeled"].counts().values()) == [1424, 0, 100, 1449]
+    assert {each.ignored for each in lists.values()} == {255}
     names = [case.name for section in SECTIONS for case in getattr(lists["labeled_732_seed4"], section)]
     assert len(names) == len(set(names)) == sum(sizes.values())
 
