@@ -198,12 +198,16 @@ def examine_sections(
         *shared,
         *_repeated_names(members),
     ]
-    notes = [*transductive, *_all_notes(read, contents), *_ignored_note(read, contents, options.ignored)]
+    notes = [
+        *transductive,
+        *_all_notes(read, contents, options.ignored),
+        *_ignored_note(read, contents, options.ignored),
+    ]
     notes += [f"{error.code}: {error.problem}" for error in absent if options.allow_missing_class]
     if "validation" in needed and not sections.get("validation"):
         notes.append("validation: no case, so that no checkpoint can be chosen; the last one is the result")
     counts = dict(Counter(member.section for member in read))
-    return Findings(problems, notes, counts, _verdicts(read, contents))
+    return Findings(problems, notes, counts, _verdicts(read, contents, options.ignored))
 
 
 def examine_cases(
@@ -222,7 +226,7 @@ def examine_cases(
     shared, _ = shared_cases(members, contents)
     problems = [*_file_problems(members, contents), *shared]
     counts = {"scans": len(members)} if members else {}
-    return Findings(problems, _all_notes(members, contents), counts, _verdicts(members, contents))
+    return Findings(problems, _all_notes(members, contents, None), counts, _verdicts(members, contents, None))
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------
@@ -255,7 +259,9 @@ def _read_all(
     return dict(zip(images, found, strict=True))
 
 
-def _verdicts(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[CaseVerdict]:
+def _verdicts(
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent], ignored: int | None
+) -> list[CaseVerdict]:
     found = []
     for member in members:
         content = contents[member.key]
@@ -273,7 +279,7 @@ def _verdicts(members: Sequence[Member], contents: Mapping[tuple[str, ...], Case
                 images=member.images,
                 label=member.label,
                 errors=tuple(errors),
-                warnings=(*warnings, *_label_notes(member, content)),
+                warnings=(*warnings, *_label_notes(member, content, ignored)),
                 facts=facts,
                 kept=content.kept,
             )
@@ -400,12 +406,11 @@ def _repeated_names(members: Sequence[Member]) -> Iterator[SemiMedError]:
             )
 
 
-def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
+def _label_notes(member: Member, content: CaseContent, ignored: int | None) -> Iterator[str]:
     counts = content.counts.get(member.label) if member.label is not None else None
     if counts is None:
         return
-    nothing = (0, IGNORED) if member.section else (0,)  # in a folder, which has no list, 255 is often the one class
-    if not any(number for value, number in counts.items() if value not in nothing):
+    if not any(number for value, number in counts.items() if value not in (0, ignored)):
         yield "EMPTY_LABEL: no voxel of any class but the background"
     values = sorted(value for value, number in counts.items() if number)
     if not member.section and values and values[-1] >= 2 * len(values) and values[-1] > 1:
@@ -431,7 +436,9 @@ def _ignored_note(
         yield f"IGNORED: {number} voxels ({number / whole:.2%}) in {labels} are {ignored} and count nowhere"
 
 
-def _all_notes(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[str]:
+def _all_notes(
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent], ignored: int | None
+) -> list[str]:
     """Notes on files and labels; many of one kind become one line."""
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     told: set[tuple[str, str]] = set()
@@ -443,7 +450,7 @@ def _all_notes(members: Sequence[Member], contents: Mapping[tuple[str, ...], Cas
             told.add((member.place, file))
             for text in content.warnings.get(file, ()):
                 kinds[text.partition(":")[0]].append((f"{member.place}: {Path(file).name}", text))
-        for text in _label_notes(member, content):
+        for text in _label_notes(member, content, ignored):
             kinds[text.partition(":")[0]].append((member.place, text))
     notes = []
     for found in kinds.values():
