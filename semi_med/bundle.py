@@ -95,7 +95,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 def load_sections(
     data_list_file: str | Path, dataset_dir: str | Path, *, monitor: bool = False, task: str = ""
 ) -> dict[str, Any]:
-    """Sections of a data list with absolute paths, and its `labels`.
+    """Sections of a data list with absolute paths, its `labels` and what is `ignored` in them.
 
     Args:
         data_list_file: JSON data list.
@@ -125,7 +125,8 @@ def load_sections(
             fix=f"{how}. To try everything without data: `semi-med demo`",
             code="MISSING",
         )
-    return {"labels": list(data_list.label_values), **data_list.sections(dataset_dir, monitor=monitor)}
+    head = {"labels": list(data_list.label_values), "ignored": data_list.ignored}
+    return {**head, **data_list.sections(dataset_dir, monitor=monitor)}
 
 
 def check_data(
@@ -155,8 +156,10 @@ def check_data(
         "unlabeled": [dict(item) for item in unlabeled],
         "validation": [dict(item) for item in validation],
     }
+    ignored = None
     if data_list_file is not None and dataset_dir is not None and Path(dataset_dir).is_dir():
         listed = load_sections(data_list_file, dataset_dir)
+        ignored = listed["ignored"]
         # An override of the cases (MONAI Label does it) has nothing to do with the list's test section.
         if {str(item["image"]) for item in listed["labeled"]} == {str(item["image"]) for item in sections["labeled"]}:
             sections["test"] = listed["test"]
@@ -166,7 +169,7 @@ def check_data(
         labels=range(classes),
         sections_needed=needed,
         title="the data cannot be trained on",
-        options=Options(transductive=transductive, allow_missing_class=allow_missing_class),
+        options=Options(transductive=transductive, allow_missing_class=allow_missing_class, ignored=ignored),
     )
     log = logging.getLogger("semi_med")
     for note in findings.notes:

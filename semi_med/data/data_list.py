@@ -10,7 +10,8 @@ A JSON file with paths relative to the data set's folder:
 
 `image` may be a list of files, one for each channel. `case` (default: the file name of the image) names the outputs,
 `subject` (default: the case) says whom it shows: one subject must not be in two sections. An unlabeled entry has no
-`label`; its `monitor_label`, if there is one, is opened only on request and never trains anything.
+`label`; its `monitor_label`, if there is one, is opened only on request and never trains anything. `"ignored": 255`
+says that labels hold this value where nothing is known; without it a 255 is no class and an error.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pydantic_core import PydanticCustomError
 from semi_med.data.strict_json import join_place, parse_json, shorten
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
+from semi_med.ignored import IGNORED
 from semi_med.inference.io import case_name
 
 SECTIONS = ("labeled", "unlabeled", "validation", "test")
@@ -110,6 +112,7 @@ class DataList(BaseModel):
         licence: terms of the data.
         modality: channel number to name, from "0".
         labels: class index to name, from "0", which is the background.
+        ignored: `IGNORED` if labels hold it where nothing is known; None if they do not.
         labeled: cases with labels to train with.
         unlabeled: cases to train with that have none.
         validation: labeled cases to choose a model and its settings with.
@@ -124,6 +127,7 @@ class DataList(BaseModel):
     licence: str = ""
     modality: dict[str, str] = {}
     labels: dict[str, str]
+    ignored: int | None = None
     labeled: list[Case] = []
     unlabeled: list[Case] = []
     validation: list[Case] = []
@@ -288,6 +292,20 @@ def _rule_problems(data_list: DataList) -> Iterator[InputError]:
             "the background and at least one class were wanted",
             where="labels",
             fix='For example {"0": "background", "1": "left atrium"}.',
+            code="NUMBERS",
+        )
+    if len(data_list.labels) > IGNORED:
+        yield InputError(
+            f"at most {IGNORED} classes were wanted, got {len(data_list.labels)}: {IGNORED} is no class",
+            where="labels",
+            fix="Merge classes that are told apart nowhere.",
+            code="NUMBERS",
+        )
+    if data_list.ignored not in (None, IGNORED):
+        yield InputError(
+            f"{IGNORED} is the one value that is ignored, got {data_list.ignored}",
+            where="ignored",
+            fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {data_list.ignored}={IGNORED}`.",
             code="NUMBERS",
         )
     channels = len(data_list.modality) or None

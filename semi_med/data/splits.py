@@ -107,6 +107,7 @@ def split_list(
     *,
     name: str,
     labels: Mapping[str, str],
+    ignored: int | None = None,
     modality: Mapping[str, str] | None = None,
     reference: str = "",
     licence: str = "",
@@ -120,6 +121,7 @@ def split_list(
         licence=licence,
         modality=dict(modality or {}),
         labels=dict(labels),
+        ignored=ignored,
         **{section: list(cases) for section, cases in split.sections.items()},
     )
 

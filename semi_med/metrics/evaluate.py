@@ -16,6 +16,7 @@ from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row, case_metrics
 from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
+from semi_med.metrics.known import without_ignored
 from semi_med.metrics.pairing import Pairing, pair_files
 from semi_med.metrics.regions import Region, parse_regions, region_metrics
 from semi_med.metrics.table import metrics_in, summarize
@@ -28,6 +29,7 @@ _DEFINITIONS = {
     "assd": "mean of the asd of both directions",
     "surface": "object minus its erosion with face neighbours",
     "interval": "95 % bootstrap interval (BCa) of the mean over cases",
+    "ignored": "voxels where the label says so are background in prediction and label",
     "undefined": "left out of mean, sd and median, and counted in n_undefined",
 }
 _MORE_DEFINITIONS = {
@@ -90,6 +92,7 @@ def evaluate(
     regions: Sequence[str] = (),
     group_pattern: str | None = None,
     volume_pattern: str | None = None,
+    ignored: int | None = None,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
@@ -108,6 +111,7 @@ def evaluate(
         regions: classes to measure as one structure beside each alone, each as `epi=1+2`, with numbers or names.
         group_pattern: a regular expression that finds the group of a case in its name, to summarise each group too.
         volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
+        ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
@@ -131,10 +135,16 @@ def evaluate(
             pattern.check([*pairing.pairs, *pairing.missing])
 
     problems: dict[str, SemiMedError] = {}
-    names = _classes_of_labels(pairing, problems) if classes is None else _foreground(classes)
+    names = _classes_of_labels(pairing, problems, ignored=ignored) if classes is None else _foreground(classes)
     asked = _Asked(parse_regions(regions, classes=names) if regions else (), group, volume)
     measured, of_regions = _measure_all(
-        pairing, names, problems, asked.regions, closed=classes is None, report=report or (lambda line: None)
+        pairing,
+        names,
+        problems,
+        asked.regions,
+        closed=classes is None,
+        ignored=ignored,
+        report=report or (lambda line: None),
     )
     found = tuple(problems[case] for case in pairing.pairs if case in problems)
     if not measured:
@@ -149,7 +159,7 @@ def evaluate(
     )
     if asked.anything:
         result = _broken_down(result, of_regions, asked, unmeasured=list(problems))
-    return result if table is None else _written(result, table, asked)
+    return result if table is None else _written(result, table, asked, ignored=ignored)
 
 
 def _broken_down(
@@ -232,6 +242,7 @@ def _measure_all(
     regions: Sequence[Region],
     *,
     closed: bool,
+    ignored: int | None,
     report: Callable[[str], None],
 ) -> tuple[list[Row], list[Row]]:
     """Rows of classes and of regions of all pairs that could be measured; the others go to `problems`."""
@@ -242,7 +253,7 @@ def _measure_all(
         try:
             if case in problems:
                 raise problems[case]
-            found, more = _measure_pair(prediction, label, names, regions, closed=closed)
+            found, more = _measure_pair(prediction, label, names, regions, closed=closed, ignored=ignored)
         except SemiMedError as error:
             problems[case] = error
             report(f"{counter}: not measured. {error}")
@@ -253,7 +264,7 @@ def _measure_all(
     return rows, of_regions
 
 
-def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> dict[int, str]:
+def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None) -> dict[int, str]:
     """Names for the values that occur in the labels; a label that cannot be read goes to `problems`."""
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
@@ -269,7 +280,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> d
             values.update(found)
         except SemiMedError as error:
             problems[case] = error
-    values.discard(0)
+    values -= {0, ignored}
     if not values and not problems:
         raise InputError(
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
@@ -288,7 +299,13 @@ def _values(array: np.ndarray) -> list[int]:
 
 
 def _measure_pair(
-    prediction: Path, label: Path, classes: Mapping[int, str], regions: Sequence[Region], *, closed: bool
+    prediction: Path,
+    label: Path,
+    classes: Mapping[int, str],
+    regions: Sequence[Region],
+    *,
+    closed: bool,
+    ignored: int | None,
 ) -> tuple[list[Row], list[Row]]:
     predicted, expert = _read(prediction), _read(label)
     check_same_grid(predicted, expert, where=(prediction, label))
@@ -302,8 +319,8 @@ def _measure_pair(
             code="CLASSES",
         )
     if is_picture(label):
-        _check_numbers(expert.array, classes, label)
-    arrays = [predicted.array, expert.array]
+        _check_numbers(expert.array, classes, label, ignored=ignored)
+    arrays = [*without_ignored(predicted.array, expert.array, ignored=ignored)]
     if expert.axes == 2:  # no thickness, so no volume
         arrays = [array[:, :, 0] for array in arrays]
     spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: arrays[1].ndim]]
@@ -324,10 +341,10 @@ def _read(path: Path) -> Scan:
     return scan
 
 
-def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -> None:
+def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path, *, ignored: int | None) -> None:
     """Refuse a drawing in black and white whose white is no class: it would count as an empty label."""
     values = set(_values(array)) - {0}
-    if values == {255} and 255 not in classes:
+    if values == {255} and 255 not in {*classes, ignored}:
         raise InputError(
             f"class numbers 0, {', '.join(map(str, classes))} are wanted, this picture has 0 and 255",
             where=label,
@@ -347,11 +364,12 @@ def _undefined_row(case: str, value: int | str, name: str) -> Row:
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 
 
-def _written(result: EvaluationResult, table: Path, asked: _Asked) -> EvaluationResult:
+def _written(result: EvaluationResult, table: Path, asked: _Asked, *, ignored: int | None) -> EvaluationResult:
     content = {
         "schema": 1,
         "cases": len({row["case"] for row in result.rows}),
         "classes": result.classes,
+        "ignored": ignored,
         "missing_predictions": result.missing,
         "predictions_without_label": [path.name for path in result.extra],
         "problems": [{"code": problem.code, "problem": str(problem)} for problem in result.problems],

@@ -228,3 +228,27 @@ def test_configuration_characters_in_names_stay_text(tmp_path):
     unlabeled = [{"image": "@data/$HOME.nii.gz", "subject": "$__import__('os')"}]
     item = load_data_list(write(tmp_path, unlabeled=unlabeled)).sections("/data")["unlabeled"][0]
     assert (item["image"], item["subject"]) == ("/data/@data/$HOME.nii.gz", "$__import__('os')")
+
+
+def test_a_list_says_what_its_labels_ignore_and_others_say_nothing(tmp_path):
+    path = write(tmp_path, ignored=255)
+    listed = load_data_list(path)
+    assert listed.ignored == 255
+    save_data_list(listed, path)
+    assert '"ignored": 255' in path.read_text()
+    plain = load_data_list(write(tmp_path))
+    save_data_list(plain, path)
+    assert plain.ignored is None
+    assert "ignored" not in path.read_text()
+
+
+@pytest.mark.parametrize("value", [254, 0, -1])
+def test_another_value_that_is_ignored_is_refused_with_how_to_renumber(tmp_path, value):
+    (problem,) = problems(write(tmp_path, ignored=value))
+    assert (problem.code, problem.where) == ("NUMBERS", "ignored")
+    assert f"--map-labels {value}=255" in problem.fix
+
+
+def test_more_classes_than_there_are_numbers_are_refused(tmp_path):
+    (problem,) = problems(write(tmp_path, labels={str(n): f"class {n}" for n in range(256)}))
+    assert "at most 255 classes were wanted, got 256" in str(problem)
