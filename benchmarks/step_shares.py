@@ -1,6 +1,6 @@
 """What part of a FixMatchSeg step goes into making its views and into the distances of its boundary loss.
 
-    python benchmarks/step_shares.py [--size 320] [--unlabeled 10] [--steps 3] [--device cpu] [--backbone efficientnet-b4]
+    python benchmarks/step_shares.py [--size 320] [--unlabeled 10] [--steps 3] [--device cpu] [--backbone NAME]
 
 One labelled and `--unlabeled` unlabelled drawn pictures of 4 classes, the views and the network of `fixmatchseg_camus`.
 Times are of the processor on a CPU, so that other work on the machine does not matter, and of the clock on a GPU.
