@@ -5,23 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.inference.io import Scan, read_label
-from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
-from semi_med.metrics.case import DISTANCES, OVERLAPS, Row, case_metrics
+from semi_med.metrics.case import DISTANCES, OVERLAPS, Row
 from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
-from semi_med.metrics.known import without_ignored
+from semi_med.metrics.pair import measure_pair, read_classes, values_in
 from semi_med.metrics.pairing import Pairing, pair_files
-from semi_med.metrics.regions import Region, parse_regions, region_metrics
+from semi_med.metrics.regions import Region, parse_regions
 from semi_med.metrics.table import metrics_in, summarize
 
-_TOLERANCE = 0.1  # voxels: below what resampling by nearest neighbour could move
 _MOST_CLASSES = 255
 _DEFINITIONS = {
     "hd95": "95th percentile of the surface distances of both directions, pooled",
@@ -126,13 +120,9 @@ def evaluate(
     pairing = pair_files(predictions, labels, cases=cases)
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
-    group, volume = (
-        None if text is None else name_pattern(text, option=option)
-        for text, option in ((group_pattern, "--group-pattern"), (volume_pattern, "--volume-pattern"))
-    )
-    for pattern in (group, volume):
-        if pattern is not None:
-            pattern.check([*pairing.pairs, *pairing.missing])
+    every = [*pairing.pairs, *pairing.missing]
+    group = _pattern(group_pattern, "--group-pattern", cases=every)
+    volume = _pattern(volume_pattern, "--volume-pattern", cases=every)
 
     problems: dict[str, SemiMedError] = {}
     names = _classes_of_labels(pairing, problems, ignored=ignored) if classes is None else _foreground(classes)
@@ -162,6 +152,15 @@ def evaluate(
     return result if table is None else _written(result, table, asked, ignored=ignored)
 
 
+def _pattern(text: str | None, option: str, *, cases: Collection[str]) -> NamePattern | None:
+    """A pattern that is known to match every case."""
+    if text is None:
+        return None
+    pattern = name_pattern(text, option=option)
+    pattern.check(cases)
+    return pattern
+
+
 def _broken_down(
     result: EvaluationResult, of_regions: Sequence[Row], asked: _Asked, *, unmeasured: Collection[str]
 ) -> EvaluationResult:
@@ -176,40 +175,6 @@ def _broken_down(
         volume_rows=tuple(sorted(volumes, key=lambda row: str(row["volume"]))),
         breakdown=tuple(break_down(rows, of_regions, group=group, volume=volume, unmeasured=unmeasured)),
     )
-
-
-def check_same_grid(prediction: Scan, label: Scan, *, where: tuple[Path, Path]) -> None:
-    """Raise unless both arrays have one shape and no corner of the volume lies more than 0.1 voxel apart.
-
-    A picture has no place in space: where one of both is a picture, only the shapes are compared.
-
-    Args:
-        prediction: with its affine, voxel to RAS mm.
-        label: the same.
-        where: both files, for the error.
-
-    Raises:
-        InputError: names both files and what differs.
-    """
-    names = f"{where[0]} and {where[1].name}"
-    fix = "Resample the prediction onto the label's grid (nearest neighbour)"
-    shape = label.array.shape
-    if prediction.array.shape != shape or len(shape) > 3:
-        raise InputError(
-            f"wanted one shape of at most 3 axes, got {prediction.array.shape} and {shape}",
-            where=names,
-            fix=fix,
-            code="SHAPE",
-        )
-    if any(is_picture(path) for path in where):
-        return
-    ends = [(0, size - 1) for size in shape] + [(0,)] * (3 - len(shape))
-    corners = np.array([(*corner, 1) for corner in product(*ends)], float).T
-    apart = np.abs(np.linalg.solve(label.affine, prediction.affine @ corners) - corners).max()
-    if not apart <= _TOLERANCE:
-        raise InputError(
-            f"the grids lie up to {apart:.2g} voxels apart (affines differ)", where=names, fix=fix, code="GEOMETRY"
-        )
 
 
 def _table_path(output: Path | None) -> Path | None:
@@ -253,7 +218,9 @@ def _measure_all(
         try:
             if case in problems:
                 raise problems[case]
-            found, more = _measure_pair(prediction, label, names, regions, closed=closed, ignored=ignored)
+            found, more = measure_pair(
+                prediction, label, classes=names, regions=regions, closed=closed, ignored=ignored
+            )
         except SemiMedError as error:
             problems[case] = error
             report(f"{counter}: not measured. {error}")
@@ -269,7 +236,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, i
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
         try:
-            found = _values(_read(label).array)
+            found = values_in(read_classes(label).array)
             if len(found) > _MOST_CLASSES + 1:
                 raise InputError(
                     f"wanted class indices, got {len(found)} different values",
@@ -286,71 +253,6 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, i
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
         )
     return {value: f"class {value}" for value in sorted(values)}
-
-
-def _values(array: np.ndarray) -> list[int]:
-    # Counting is several times faster than sorting; slab by slab, because it takes eight bytes a voxel.
-    if array.dtype.itemsize > 2:
-        return np.unique(array).tolist()
-    found: set[int] = set()
-    for slab in array:
-        found.update(np.flatnonzero(np.bincount(slab.ravel())).tolist())
-    return sorted(found)
-
-
-def _measure_pair(
-    prediction: Path,
-    label: Path,
-    classes: Mapping[int, str],
-    regions: Sequence[Region],
-    *,
-    closed: bool,
-    ignored: int | None,
-) -> tuple[list[Row], list[Row]]:
-    predicted, expert = _read(prediction), _read(label)
-    check_same_grid(predicted, expert, where=(prediction, label))
-    unknown = sorted(set(_values(predicted.array)) - {0, *classes}) if closed else []
-    if unknown:
-        raise InputError(
-            f"wanted the values of the labels (0, {', '.join(map(str, classes))}), but the prediction also has "
-            f"{', '.join(map(str, unknown[:5]))}",
-            where=prediction,
-            fix="Check that both use the same numbers for the classes, or name the classes to measure",
-            code="CLASSES",
-        )
-    if is_picture(label):
-        _check_numbers(expert.array, classes, label, ignored=ignored)
-    arrays = [*without_ignored(predicted.array, expert.array, ignored=ignored)]
-    if expert.axes == 2:  # no thickness, so no volume
-        arrays = [array[:, :, 0] for array in arrays]
-    spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: arrays[1].ndim]]
-    rows = case_metrics(*arrays, classes=classes, spacing=spacing)
-    return rows, region_metrics(*arrays, regions=regions, spacing=spacing)
-
-
-def _read(path: Path) -> Scan:
-    """A label; a file of two axes is one slice."""
-    scan = read_label(path, flat=True)
-    if scan.axes == 4:
-        raise InputError(
-            f"a slice or a volume is wanted, this is a sequence of {scan.array.shape[2]} frames",
-            where=path,
-            fix="Measure its frames as files of their own: `semi-med convert FILE OUTPUT --label --volume K`.",
-            code="NDIM",
-        )
-    return scan
-
-
-def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path, *, ignored: int | None) -> None:
-    """Refuse a drawing in black and white whose white is no class: it would count as an empty label."""
-    values = set(_values(array)) - {0}
-    if values == {255} and 255 not in {*classes, ignored}:
-        raise InputError(
-            f"class numbers 0, {', '.join(map(str, classes))} are wanted, this picture has 0 and 255",
-            where=label,
-            fix=f"`semi-med convert {label.name} OUTPUT --label --map-labels 255=1`, or prepare the data set",
-            code="CLASSES",
-        )
 
 
 def _line(row: Row) -> str:

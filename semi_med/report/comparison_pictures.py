@@ -17,7 +17,7 @@ from semi_med.errors import InputError, SemiMedError
 from semi_med.inference.io import Scan, read_image, read_label
 from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.case import surface
-from semi_med.metrics.evaluate import check_same_grid
+from semi_med.metrics.pair import check_same_grid
 from semi_med.metrics.table import case_means
 from semi_med.report.comparison_data import Analysis, Entry
 from semi_med.report.comparison_style import INK, Look, looks
