@@ -186,14 +186,17 @@ def predict_cases(run: Path, cases: Sequence[Case], data: Path, target: Path, *,
         ProblemsError: naming the cases that failed.
     """
     from semi_med.inference.io import write_label
+    from semi_med.inference.picture_check import is_picture
     from semi_med.inference.predictor import Predictor
 
     predictor = Predictor.load(run, device=device)
     problems: list[SemiMedError] = []
     for case in cases:
         try:
-            found = predictor([data / file for file in case.files])
-            write_label(target / f"{case.name}_seg.nii.gz", found.label, affine=found.affine)
+            files = [data / file for file in case.files]
+            found = predictor(files)
+            suffix = ".png" if is_picture(files[0]) else ".nii.gz"
+            write_label(target / f"{case.name}_seg{suffix}", found.label, affine=found.affine, axes=found.axes)
         except ResourceError:
             raise
         except SemiMedError as error:
@@ -226,7 +229,8 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     problems: list[SemiMedError] = []
     for case in listed.test:
         try:
-            found = evaluate(_prediction(predictions, case.name), data / str(case.label), classes=classes)
+            file, label = _prediction(predictions, case.name), data / str(case.label)
+            found = evaluate(file, label, classes=classes, ignored=listed.ignored)
             rows += [{**row, "case": case.name} for row in found.rows]
         except ProblemsError as error:
             problems += error.problems

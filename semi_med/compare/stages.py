@@ -79,26 +79,26 @@ def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = 
         }
         if about(method).get("unlabeled") and _watchable(data_list):
             fixed["monitor_pseudo_labels"] = True
-        settings = {**fixed, **settings_for(plan.settings, job.method, stage=method, task=plan.task), **more}
         bundle = folder / "bundles" / f"{method}_{plan.task}"
+        if _settings_of(bundle).get("early_stop_patience") is not None:
+            fixed["early_stop_patience"] = None  # all methods are trained for the same number of iterations
+        settings = {**fixed, **settings_for(plan.settings, job.method, stage=method, task=plan.task), **more}
         return Stage(method, bundle, target, data_list, iterations, job.seed, settings, plan.recipes[method])
 
     if not job.before:
         return [stage(job.method, run, job.iterations, {})]
     first = stage(job.before, run / "before", job.before_iterations, {})
     more: dict[str, Any] = {job.before_setting: first.model}
-    if _goes_on(folder / "bundles" / f"{job.method}_{plan.task}"):
+    # Bundles of plans made by earlier versions cannot go on in the streams of batches; their runs stay what they are.
+    if GOES_ON in _settings_of(folder / "bundles" / f"{job.method}_{plan.task}"):
         more[GOES_ON] = job.before_iterations
     return [first, stage(job.method, run, job.iterations, more)]
 
 
-def _goes_on(bundle: Path) -> bool:
-    """Whether a method's training can begin where the streams of its earlier run ended, not with the same batches.
-
-    Bundles of plans made by earlier versions cannot; their runs stay what they are.
-    """
+def _settings_of(bundle: Path) -> dict[str, Any]:
+    """The bundle's training configuration; empty before it is there."""
     config = bundle / "configs" / "train.json"
-    return config.is_file() and GOES_ON in json.loads(config.read_text(encoding="utf-8"))
+    return json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
 
 
 def _watchable(data_list: Path) -> bool:
