@@ -3,11 +3,12 @@
     python benchmarks/slices.py sunnybrook <data> <output> [--list-only] [any option of semi-med compare]
     python benchmarks/slices.py lgg <folder of `semi-med prepare lgg`> <output> ...
 
-Patients are split once: 8 of Sunnybrook's 30 and 3 of LGG's 12 for the test, 3 and 2 for validation (curves only, nothing
-is chosen on them). The rest are the pool, whose labels are drawn **by picture**: `--labeled 4` means 4 slices. Within the
-pool each slice counts as a subject, since a labelled and an unlabelled slice of one patient are both of the training
-side; in the test the patient is the subject. Of LGG, labels are drawn among the slices that show a tumour; the others are
-unlabelled. The list goes to <output>/data_list.json, the comparison to <output>/compare; the command is printed first.
+Patients are split once: 8 of Sunnybrook's 30 and 3 of LGG's 12 for the test, 3 and 2 for validation (curves only,
+nothing is chosen on them). The rest are the pool, whose labels are drawn **by picture**: `--labeled 4` means 4 slices.
+Within the pool each slice counts as a subject, since a labelled and an unlabelled slice of one patient are both of the
+training side; in the test the patient is the subject. Of LGG, labels are drawn among the slices that show a tumour; the
+others are unlabelled. The list goes to <output>/data_list.json, the comparison to <output>/compare; the command is
+printed first.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 def load_sections(
     data_list_file: str | Path, dataset_dir: str | Path, *, monitor: bool = False, task: str = ""
 ) -> dict[str, Any]:
-    """Sections of a data list with absolute paths, and its `labels`.
+    """Sections of a data list with absolute paths, its `labels` and what is `ignored` in them.
 
     Args:
         data_list_file: JSON data list.
@@ -125,7 +125,8 @@ def load_sections(
             fix=f"{how}. To try everything without data: `semi-med demo`",
             code="MISSING",
         )
-    return {"labels": list(data_list.label_values), **data_list.sections(dataset_dir, monitor=monitor)}
+    head = {"labels": list(data_list.label_values), "ignored": data_list.ignored}
+    return {**head, **data_list.sections(dataset_dir, monitor=monitor)}
 
 
 def check_data(
@@ -155,8 +156,10 @@ def check_data(
         "unlabeled": [dict(item) for item in unlabeled],
         "validation": [dict(item) for item in validation],
     }
+    ignored = None
     if data_list_file is not None and dataset_dir is not None and Path(dataset_dir).is_dir():
         listed = load_sections(data_list_file, dataset_dir)
+        ignored = listed["ignored"]
         # An override of the cases (MONAI Label does it) has nothing to do with the list's test section.
         if {str(item["image"]) for item in listed["labeled"]} == {str(item["image"]) for item in sections["labeled"]}:
             sections["test"] = listed["test"]
@@ -172,7 +175,7 @@ def check_data(
         labels=values,
         sections_needed=needed,
         title="the data cannot be trained on",
-        options=Options(transductive=transductive, allow_missing_class=allow_missing_class),
+        options=Options(transductive=transductive, allow_missing_class=allow_missing_class, ignored=ignored),
     )
     log = logging.getLogger("semi_med")
     for note in findings.notes:
@@ -230,7 +233,8 @@ def prepare_run(
             carry_over(root, output)
         plain = {key: value if isinstance(value, int | float | bool) else str(value) for key, value in settings.items()}
         changed = changed_settings(root, *configs)
-        content = {"bundle": root.name, "settings": plain, "changed": changed, "versions": versions()}
+        content = {"bundle": root.name, "settings": plain, "changed": changed, "data": _data_of(settings)}
+        content["versions"] = versions()
         write_atomically(output / "run.json", to_json(content))
     except OSError as error:
         raise InputError(
@@ -240,6 +244,19 @@ def prepare_run(
             code="OUTPUT",
         ) from error
     logging.getLogger("semi_med").info(f"writing to {output}")
+
+
+def _data_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
+    """What tells the cases and files of a run from others, wherever they lie; nothing where there is no list."""
+    from semi_med.data.data_list import load_data_list
+    from semi_med.data.identity import cases_digest, files_digest
+
+    named = settings.get("data_list_file")
+    if named is None or not Path(str(named)).is_file():
+        return {}
+    listed = load_data_list(Path(str(named)))
+    place = str(settings.get("dataset_dir", ""))
+    return {"cases_sha256": cases_digest(listed), "files_sha256": files_digest(listed, place)}
 
 
 def unlabeled_with_labeled(

@@ -229,7 +229,7 @@ def _look_at_list(
         labels=listed.label_values,
         sections_needed=[name for name in SECTIONS if name not in left_out],
         progress=cli_text.counter("reading"),
-        options=replace(options, channels=max(1, len(listed.modality))),
+        options=replace(options, channels=max(1, len(listed.modality)), ignored=listed.ignored),
     )
 
 
@@ -577,14 +577,14 @@ def _files_of(data_list: Path, section: Section) -> set[str]:
     return {Path(file).name for case in cases for file in case.files}
 
 
-def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, str]]:
-    """Names of a section's labels without suffix, and the classes of the list."""
+def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, str], int | None]:
+    """Names of a section's labels without suffix, the classes of the list, and what it ignores."""
     from semi_med.data.data_list import load_data_list
     from semi_med.inference.io import case_name
 
     listed = load_data_list(data_list)
     files = [case.label or case.monitor_label for case in getattr(listed, section.value)]
-    return {case_name(file) for file in files if file}, listed.names_by_value
+    return {case_name(file) for file in files if file}, listed.names_by_value, listed.ignored
 
 
 @app.command()
@@ -618,7 +618,7 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    cases, classes = (None, None) if data_list is None else _labels_of(data_list, section)
+    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section)
     result = evaluate_all(
         predictions,
         labels,
@@ -626,6 +626,7 @@ def evaluate(
         classes=classes,
         cases=cases,
         allow_missing=allow_missing,
+        ignored=ignored,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,

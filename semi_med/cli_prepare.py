@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,8 +46,10 @@ class AcdcVariant(str, Enum):
     slices = "slices"
 
 
-def show(done: PreparedDataset) -> None:
-    """Print what a preparation left behind."""
+def run(name: str, source: Path, target: Path, **settings: Any) -> None:
+    """Prepare the data set of this name and print what was left behind."""
+    module = import_module(f"semi_med.datasets.{name}")
+    done: PreparedDataset = module.prepare(source, target, progress=cli_text.counter("preparing"), **settings)
     typer.echo(done.summary())
 
 
@@ -60,9 +63,7 @@ def prepare_la(
     workers: Workers = 2,
 ) -> None:
     """LA, the left atrium in LGE-MR (Atrial Segmentation Challenge 2018): normalise, crop, write the data lists."""
-    from semi_med.datasets import la
-
-    show(la.prepare(source, target, workers=workers, progress=cli_text.counter("preparing")))
+    run("la", source, target, workers=workers)
 
 
 @app.command("pancreas_ct")
@@ -74,12 +75,7 @@ def prepare_pancreas_ct(
     workers: Workers = 2,
 ) -> None:
     """Pancreas-CT (TCIA): align labels, resample, crop, write the data lists of protocol A or B."""
-    from semi_med.datasets import pancreas_ct
-
-    progress = cli_text.counter("preparing")
-    show(
-        pancreas_ct.prepare(source, target, protocol=protocol.value, labels=labels, workers=workers, progress=progress)
-    )
+    run("pancreas_ct", source, target, protocol=protocol.value, labels=labels, workers=workers)
 
 
 @app.command("brats2019")
@@ -92,10 +88,7 @@ def prepare_brats2019(
     workers: Workers = 2,
 ) -> None:
     """BraTS 2019: crop to the brain, class indices without gaps, write the data lists."""
-    from semi_med.datasets import brats2019
-
-    progress = cli_text.counter("preparing")
-    show(brats2019.prepare(source, target, variant=variant.value, workers=workers, progress=progress))
+    run("brats2019", source, target, variant=variant.value, workers=workers)
 
 
 @app.command("acdc")
@@ -106,10 +99,7 @@ def prepare_acdc(
     workers: Workers = 2,
 ) -> None:
     """ACDC: the end-diastolic and end-systolic frames, scaled to 0 to 1, and the data lists by patient."""
-    from semi_med.datasets import acdc
-
-    progress = cli_text.counter("preparing")
-    show(acdc.prepare(source, target, variant=variant.value, workers=workers, progress=progress))
+    run("acdc", source, target, variant=variant.value, workers=workers)
 
 
 @app.command("msd")
@@ -122,9 +112,7 @@ def prepare_msd(
     workers: Workers = 2,
 ) -> None:
     """Any task of the Medical Segmentation Decathlon: verify, take channels apart, write lists with a seed."""
-    from semi_med.datasets import msd
-
-    show(msd.prepare(source, target, subjects=subjects, workers=workers, progress=cli_text.counter("preparing")))
+    run("msd", source, target, subjects=subjects, workers=workers)
 
 
 # ---- photographs, radiographs and slices ---------------------------------------------------------------------------
@@ -156,9 +144,7 @@ def prepare_camus(
     workers: Workers = 2,
 ) -> None:
     """CAMUS, echocardiograms, MetaImage or NIfTI; lists by patient. FixMatchSeg: --size 320."""
-    from semi_med.datasets import camus
-
-    show(camus.prepare(source, target, size=size, workers=workers, progress=cli_text.counter("preparing")))
+    run("camus", source, target, size=size, workers=workers)
 
 
 @app.command("refuge")
@@ -169,9 +155,7 @@ def prepare_refuge(
     workers: Workers = 2,
 ) -> None:
     """REFUGE, optic disc and cup in photographs of the fundus. FixMatchSeg: --size 320."""
-    from semi_med.datasets import refuge
-
-    show(refuge.prepare(source, target, size=size, workers=workers, progress=cli_text.counter("preparing")))
+    run("refuge", source, target, size=size, workers=workers)
 
 
 @app.command("isic2017")
@@ -181,10 +165,8 @@ def prepare_isic2017(
     size: PictureSize = None,
     workers: Workers = 2,
 ) -> None:
-    """ISIC 2017, lesions in photographs of the skin. FixMatchSeg: --size 320; without, it takes about 25 GB."""
-    from semi_med.datasets import isic2017
-
-    show(isic2017.prepare(source, target, size=size, workers=workers, progress=cli_text.counter("preparing")))
+    """ISIC 2017, lesions in photographs of the skin. FixMatchSeg: --size 320; without, the files as they are."""
+    run("isic2017", source, target, size=size, workers=workers)
 
 
 @app.command("scr_jsrt")
@@ -198,11 +180,7 @@ def prepare_scr_jsrt(
     workers: Workers = 2,
 ) -> None:
     """SCR on JSRT, lungs, heart and clavicles in chest radiographs. FixMatchSeg: --size 320."""
-    from semi_med.datasets import scr_jsrt
-
-    progress = cli_text.counter("preparing")
-    classes = int(structures.value)
-    show(scr_jsrt.prepare(source, target, size=size, structures=classes, workers=workers, progress=progress))
+    run("scr_jsrt", source, target, size=size, structures=int(structures.value), workers=workers)
 
 
 @app.command("lgg")
@@ -215,10 +193,7 @@ def prepare_lgg(
     workers: Workers = 2,
 ) -> None:
     """LGG, tumours in brain MR (kaggle_3m): slices or volumes, lists by patient."""
-    from semi_med.datasets import lgg
-
-    progress = cli_text.counter("preparing")
-    show(lgg.prepare(source, target, variant=variant.value, workers=workers, progress=progress))
+    run("lgg", source, target, variant=variant.value, workers=workers)
 
 
 @app.command("chase_db1")
@@ -228,9 +203,7 @@ def prepare_chase_db1(
     workers: Workers = 2,
 ) -> None:
     """CHASE_DB1, vessels in photographs of the fundus, both observers; lists by child."""
-    from semi_med.datasets import chase_db1
-
-    show(chase_db1.prepare(source, target, workers=workers, progress=cli_text.counter("preparing")))
+    run("chase_db1", source, target, workers=workers)
 
 
 @app.command("covid19_ct")
@@ -241,9 +214,7 @@ def prepare_covid19_ct(
     workers: Workers = 2,
 ) -> None:
     """COVID-19 CT of MedSeg: 100 slices, each a case. SupMix: --size 256."""
-    from semi_med.datasets import covid19_ct
-
-    show(covid19_ct.prepare(source, target, size=size, workers=workers, progress=cli_text.counter("preparing")))
+    run("covid19_ct", source, target, size=size, workers=workers)
 
 
 @app.command("cityscapes")
@@ -254,9 +225,7 @@ def prepare_cityscapes(
     workers: Workers = 2,
 ) -> None:
     """Cityscapes with 19 classes, for the tables of Dense FixMatch."""
-    from semi_med.datasets import cityscapes
-
-    show(cityscapes.prepare(source, target, extra=extra, workers=workers, progress=cli_text.counter("preparing")))
+    run("cityscapes", source, target, extra=extra, workers=workers)
 
 
 @app.command("pascal_voc")
@@ -266,9 +235,7 @@ def prepare_pascal_voc(
     workers: Workers = 2,
 ) -> None:
     """Pascal VOC 2012 with the augmented set, for the tables of Dense FixMatch."""
-    from semi_med.datasets import pascal_voc
-
-    show(pascal_voc.prepare(source, target, workers=workers, progress=cli_text.counter("preparing")))
+    run("pascal_voc", source, target, workers=workers)
 
 
 # ---- drawings ------------------------------------------------------------------------------------------------------

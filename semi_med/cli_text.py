@@ -174,11 +174,13 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> str:
     from rich.table import Table
 
     table = Table("class", "metric", "cases", "mean", "SD", "95 % interval", "undefined")
+    pictures = all(row["metric"] != "hd95_mm" for row in summary)
     for row in summary:
         digits = 4 if row["metric"] in ("dice", "jaccard") else 2
         mean, sd, low, high = (_number(row[name], digits) for name in ("mean", "sd", "low", "high"))
         interval = f"{low} to {high}" if low != "-" else "-"
-        name = _cell(_METRIC_NAMES.get(row["metric"], row["metric"]))
+        name = _METRIC_NAMES.get(row["metric"], row["metric"])
+        name = _cell(name.replace("voxels", "pixels") if pictures else name)
         table.add_row(_cell(row["class_name"]), name, str(row["cases"]), mean, sd, interval, str(row["n_undefined"]))
     notes = dict.fromkeys(row["note"] for row in summary if row["note"])
     return "\n".join([_text(table), *(f"note: {note}" for note in notes)])
@@ -240,7 +242,7 @@ def breakdown_table(breakdown: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _distance(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxel", "voxels")):
+    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxel", "pixels")):
         if metric in metrics:
             return f"{_number(metrics[metric]['mean'], 2)} {unit}"
     return "-"

@@ -56,7 +56,7 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(["python", *command[1:]])
 
 
-def run(command: Sequence[str], *, log: IO[bytes] | None = None) -> int:
+def run(command: Sequence[str], *, log: IO[bytes] | None = None, keep: Sequence[int] = ()) -> int:
     """Run a command to its end; its exit code, 128 + n if signal n ended it.
 
     Ctrl-C reaches the process from the terminal, and SIGTERM is passed on; in both cases it is waited for, as a
@@ -65,8 +65,11 @@ def run(command: Sequence[str], *, log: IO[bytes] | None = None) -> int:
     Args:
         command: with its arguments.
         log: an open file for all that it says; None for the terminal.
+        keep: descriptors that it gets too, such as a locked file, which then stays locked as long as it lives.
     """
-    process = subprocess.Popen(command, stdout=log, stderr=None if log is None else subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, stdout=log, stderr=None if log is None else subprocess.STDOUT, pass_fds=tuple(keep)
+    )
 
     def pass_on(number: int, frame: object) -> None:
         process.send_signal(number)

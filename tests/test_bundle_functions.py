@@ -4,9 +4,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from semi_med import bundle
@@ -206,6 +209,22 @@ def test_every_problem_of_the_data_is_told_at_once(tiny_data: Any) -> None:
     validation[0]["label"] += ".missing.nii.gz"
     with pytest.raises(ProblemsError, match="2 problems found"):
         check(tiny_data, labeled=labeled, validation=validation)
+
+
+def test_what_the_list_ignores_may_be_in_labels_of_a_training(tiny_data: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data.folder, folder)
+    content = json.loads(tiny_data.data_list.read_text())
+    path = folder / content["labeled"][0]["label"]
+    drawn = nib.load(path)
+    array = np.asarray(drawn.dataobj).astype(np.uint8)
+    array[:2] = 255
+    nib.save(nib.Nifti1Image(array, drawn.affine), path)
+    data = replace(tiny_data, folder=folder, data_list=folder / "data_list.json")
+    with pytest.raises(ProblemsError, match="this has 255"):
+        check(data)
+    data.data_list.write_text(json.dumps({**content, "ignored": 255}))
+    check(data)
 
 
 def test_overridden_cases_are_not_measured_against_the_lists_test_section(tiny_data: Any) -> None:

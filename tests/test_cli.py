@@ -358,6 +358,15 @@ def test_a_scan_of_the_section_that_is_not_given_is_named(command, bundle, liste
     assert "1 of the 2 scans of the section test are not among the inputs: e.nii.gz" in done.err
 
 
+def test_a_3d_bundle_says_that_a_picture_is_no_volume(command, bundle, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (6, 5)).save(tmp_path / "a.png")
+    done = command("predict", bundle, tmp_path / "a.png", "-o", tmp_path / "out", "--device", "cpu")
+    assert done.code == 1
+    assert "[1/1] a: FAILED: the network is 3D and wants a volume, this is a picture" in done.err
+
+
 @pytest.fixture
 def predicted(listed, tmp_path) -> Path:
     """Predictions of the test section: d perfect, e two of its two voxels and two more."""
@@ -376,6 +385,22 @@ def test_evaluate_prints_a_summary_with_units(command, predicted, listed, tmp_pa
     assert [cell.strip() for cell in dice[1:5]] == ["left atrium", "Dice", "2", "0.8333"]
     assert "HD95 [mm]" in done.out and "HD95 [voxels]" in done.out
     assert done.out.splitlines()[-2:] == [str(tmp_path / "t.csv"), str(tmp_path / "t_summary.json")]
+
+
+def test_what_the_list_ignores_is_counted_by_validate_and_left_out_by_evaluate(command, predicted, listed, tmp_path):
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[1, 1, :2] = 1
+    array[2] = 255  # where e is predicted too large
+    write(listed.parent / "labels" / "e.nii.gz", array)
+    content = json.loads(listed.read_text())
+    assert "this has 255 (16 voxels)" in command("validate", listed, "--json").out
+    listed.write_text(json.dumps({**content, "ignored": 255}))
+    looked = command("validate", listed)
+    assert looked.code == 0
+    assert "note: IGNORED: 16 voxels (6.25%) in 1 of 4 labels are 255 and count nowhere" in looked.out
+    done = command("evaluate", predicted, listed.parent / "labels", "-o", tmp_path / "t.csv", "--data-list", listed)
+    dice = next(line for line in done.out.splitlines() if " Dice " in line).split("│")
+    assert [cell.strip() for cell in dice[1:5]] == ["left atrium", "Dice", "2", "1.0000"]
 
 
 def test_missing_predictions_stop_an_evaluation_unless_allowed(command, predicted, listed, tmp_path):

@@ -79,6 +79,17 @@ def test_no_subject_is_in_two_sections(path):
         ("acdc/labeled_07", (14, 126, 20, 40)),
         ("acdc/labeled_14", (28, 112, 20, 40)),
         ("acdc/labeled_07_seed3", (14, 126, 20, 40)),
+        # four pictures a patient: 250, 100 and 100 patients
+        ("camus/labeled_004_seed1", (4, 996, 400, 400)),
+        ("camus/labeled_100_seed1", (100, 900, 400, 400)),
+        ("camus/all_labeled", (1000, 0, 400, 400)),
+        ("scr_jsrt/labeled_100_seed1", (100, 100, 23, 24)),
+        ("scr_jsrt/fold1_all_labeled", (112, 0, 12, 123)),
+        ("scr_jsrt/fold2_all_labeled", (111, 0, 12, 124)),
+        ("chase_db1/usual_labeled_02_seed1", (2, 16, 2, 8)),
+        ("chase_db1/supmix_labeled_05_seed3", (5, 14, 2, 5)),
+        ("covid19_ct/labeled_09_seed1", (9, 61, 10, 20)),
+        ("covid19_ct/ordered_labeled_18_seed3", (18, 52, 10, 20)),
     ],
 )
 def test_counts_are_as_published(name, counts):
@@ -97,6 +108,18 @@ def test_counts_are_as_published(name, counts):
 )
 def test_published_labels_are_the_first_in_the_published_order(name, first):
     assert subjects(load_data_list(FOLDER / f"{name}.json"), "labeled")[: len(first)] == first
+
+
+def test_the_folds_of_scr_are_the_odd_and_the_even_numbers():
+    for fold, rest in (("fold1", 1), ("fold2", 0)):
+        listed = load_data_list(FOLDER / f"scr_jsrt/{fold}_all_labeled.json")
+        train, test = [*subjects(listed, "labeled"), *subjects(listed, "validation")], subjects(listed, "test")
+        assert ({int(name[-3:]) % 2 for name in train}, {int(name[-3:]) % 2 for name in test}) == ({rest}, {1 - rest})
+
+
+def test_the_lists_of_a_data_set_stay_small():
+    for folder in {path.parent for path in PATHS}:
+        assert sum(path.stat().st_size for path in folder.glob("*.json")) < 2e6, folder
 
 
 def test_the_withdrawn_pancreas_is_in_protocol_a_as_published_and_in_no_other_list():

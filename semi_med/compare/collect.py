@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_med.compare.job import is_done, predictions_of, record_of, table_of
+from semi_med.compare.job import prediction_of
+from semi_med.compare.lists import shows_pictures
 from semi_med.compare.plan import Job, Plan, about, task_of
+from semi_med.compare.records import fault_of, is_old, record_of, table_of
 from semi_med.compare.stages import Stage, stages_of
 from semi_med.data.data_list import DataList, load_data_list
 from semi_med.data.subsets import subject_of
@@ -59,7 +61,8 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
         InputError: no job is finished, or the data are not there.
     """
     data = dataset_dir or Path(plan.dataset_dir)
-    finished = [job for job in plan.jobs if is_done(plan, job, folder)]
+    faults = {job.name: fault_of(stages_of(plan, job, folder), job, folder) for job in plan.jobs}
+    finished = [job for job in plan.jobs if faults[job.name] is None]
     if not finished:
         raise InputError(
             f"none of the {len(plan.jobs)} jobs is finished, so that there is nothing to report",
@@ -72,24 +75,43 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
             "the data set's folder is missing here", where=data, fix="Name it with --dataset-dir.", code="MISSING"
         )
     listed = load_data_list(folder / "lists" / f"{finished[0].data_list}.json")
+    thing = "picture" if shows_pictures(listed) else "scan"
     return ComparisonView(
-        title=f"{_title(plan, folder)}: did the unlabelled scans help?",
+        title=f"{_title(plan, folder)}: did the unlabelled {thing}s help?",
         runs=[_result(plan, job, folder, listed) for job in finished],
         method_names={method: about(method)["name"] for method in plan.methods},
         subjects={case.name: subject_of(case) for case in listed.test},
         images={case.name: data / case.files[0] for case in listed.test},
         labels={case.name: data / str(case.label) for case in listed.test},
         unit=plan.unit,
+        thing=thing,
         missing=[job.name for job in plan.jobs if job not in finished],
-        notes=(*_NOTES, *plan.notes),
-        summary=_summary(plan, listed),
+        notes=(_NOTE.replace("scans", f"{thing}s"), *plan.notes, *_notes_on(faults, finished, folder)),
+        summary=_summary(plan, listed, thing=thing),
     )
 
 
-_NOTES = (
+_NOTE = (
     "All methods train on the same labelled scans of a seed, for the same number of iterations, and are measured with "
-    "the networks of the last iteration. Nothing was chosen on the test scans.",
+    "the networks of the last iteration. Nothing was chosen on the test scans."
 )
+
+
+def _notes_on(faults: Mapping[str, str | None], finished: Sequence[Job], folder: Path) -> list[str]:
+    """Tables that were left out because they are not what was measured, and those that cannot say what they are."""
+    notes = [
+        f"{name} is left out: {fault}. The next start tests it again if its run is there."
+        for name, fault in faults.items()
+        if fault
+    ]
+    old = [job.name for job in finished if is_old(record_of(job, folder) or {})]
+    if old:
+        notes.append(
+            f"{len(old)} of {len(finished)} tables were measured by an earlier version, which did not note what they "
+            "were made from; they are taken as they are. To have them checked, remove their tables/*.json and start "
+            "again: predictions are kept, and only measured anew."
+        )
+    return notes
 
 
 def _title(plan: Plan, folder: Path) -> str:
@@ -100,7 +122,6 @@ def _result(plan: Plan, job: Job, folder: Path, listed: DataList) -> RunResult:
     from semi_med.metrics.files import read_table
 
     minutes = (record_of(job, folder) or {}).get("minutes")
-    masks = predictions_of(job, folder)
     return RunResult(
         name=job.name,
         method=job.method,
@@ -108,7 +129,7 @@ def _result(plan: Plan, job: Job, folder: Path, listed: DataList) -> RunResult:
         seed=job.seed,
         folder=folder / "runs" / job.name,
         table=read_table(table_of(job, folder)),
-        predictions={case.name: masks / f"{case.name}_seg.nii.gz" for case in listed.test},
+        predictions={case.name: prediction_of(job, folder, case.name) for case in listed.test},
         minutes=math.nan if minutes is None else float(minutes),
         settings=settings_of(plan, job, folder),
     )
@@ -161,11 +182,11 @@ def _is_plain(value: Any) -> bool:
     return not isinstance(value, Mapping) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
 
 
-def _summary(plan: Plan, listed: DataList) -> dict[str, Any]:
+def _summary(plan: Plan, listed: DataList, *, thing: str) -> dict[str, Any]:
     training = [*listed.labeled, *listed.unlabeled]
     counts: Mapping[str, list[Any]] = {"training": training, "validation": listed.validation, "test": listed.test}
     split = {
-        name: f"{len(cases)} scans of {len({subject_of(case) for case in cases})} subjects"
+        name: f"{len(cases)} {thing}s of {len({subject_of(case) for case in cases})} subjects"
         for name, cases in counts.items()
     }
     own = [

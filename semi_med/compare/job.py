@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from semi_med import launch
 from semi_med.compare.locks import locked
 from semi_med.compare.plan import Job, Plan
+from semi_med.compare.records import fault_of, table_of, write_record
 from semi_med.compare.stages import (
     Stage,
     check_bundle,
@@ -44,11 +46,12 @@ def run_job(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = No
     Raises:
         TrainingError: the training failed, with the last line of its log.
         InputError: the run's folder holds another run, or the data cannot be used.
-        ProblemsError: test scans could not be predicted or measured; the others are kept.
+        ProblemsError: test cases could not be predicted or measured; the others are kept.
         ResourceError: code BUSY, another process runs this job.
     """
-    with locked(folder, job.name):
-        if is_done(plan, job, folder):
+    with locked(folder, job.name) as lock:
+        fault = fault_of(stages_of(plan, job, folder), job, folder)
+        if fault is None:
             say(f"{job.name} is done already")
             return 0
         data = dataset_dir or Path(plan.dataset_dir)
@@ -57,9 +60,12 @@ def run_job(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = No
                 "the data set's folder is missing here", where=data, fix="Name it with --dataset-dir.", code="MISSING"
             )
         stages = stages_of(plan, job, folder, dataset_dir=data)
+        if fault:
+            _check_can_be_tested(stages, fault, job, folder)
+            say(f"{job.name} is tested again: {fault}")
         if not (is_trained(stages[-1]) and _checked(stages[-1])):
             for stage in stages:
-                if code := _train(stage, log=folder / "logs" / f"{job.name}.txt", name=job.name, say=say):
+                if code := _train(stage, log=folder / "logs" / f"{job.name}.txt", name=job.name, say=say, lock=lock):
                     return code
         listed = load_data_list(stages[-1].data_list)
         _predict(stages[-1], listed, data, predictions_of(job, folder), say=say)
@@ -69,29 +75,41 @@ def run_job(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = No
 
 
 def is_done(plan: Plan, job: Job, folder: Path) -> bool:
-    """Whether a job is trained and measured, with the model that lies in its folder."""
-    record, stage = record_of(job, folder), stages_of(plan, job, folder)[-1]
-    if record is None or not table_of(job, folder).is_file():
-        return False
-    return not stage.model.is_file() or record.get("weights_sha256") == sha256_of(stage.model)
+    """Whether a job is trained and measured, as the plan has it and with the model that lies in its folder."""
+    return fault_of(stages_of(plan, job, folder), job, folder) is None
 
 
-def record_of(job: Job, folder: Path) -> dict[str, Any] | None:
-    """What was noted when the job had been measured."""
-    try:
-        return dict(json.loads((folder / "tables" / f"{job.name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+def _check_can_be_tested(stages: Sequence[Stage], fault: str, job: Job, folder: Path) -> None:
+    """Refuse to train for hours what was trained already, only because its table is not what it was.
 
-
-def table_of(job: Job, folder: Path) -> Path:
-    """The job's metrics, a row for each test case and class."""
-    return folder / "tables" / f"{job.name}.csv"
+    Raises:
+        InputError: code DIFFERENT, the run is not there.
+    """
+    if not any(is_trained(stage) or is_started(stage) for stage in stages):
+        raise InputError(
+            f"{fault}, and the run that it came from is not here to be tested again",
+            where=table_of(job, folder),
+            fix=f"Put back the file or {stages[-1].folder}; or remove tables/{job.name}.* to train it again.",
+            code="DIFFERENT",
+        )
 
 
 def predictions_of(job: Job, folder: Path) -> Path:
-    """Folder of the job's predicted labels, `<case>_seg.nii.gz`."""
+    """Folder of the job's predicted labels, `<case>_seg.nii.gz`, or `.png` where they are pictures."""
     return folder / "predictions" / job.name
+
+
+def prediction_of(job: Job, folder: Path, case: str) -> Path:
+    """File of a case's predicted label, whether or not it is there."""
+    return _prediction(predictions_of(job, folder), case)
+
+
+def _prediction(target: Path, case: str) -> Path:
+    return next((path for path in _predictions(target, case) if path.is_file()), target / f"{case}_seg.nii.gz")
+
+
+def _predictions(target: Path, case: str) -> list[Path]:
+    return [target / f"{case}_seg{suffix}" for suffix in (".nii.gz", ".png")]
 
 
 def _checked(stage: Stage) -> bool:
@@ -99,8 +117,11 @@ def _checked(stage: Stage) -> bool:
     return True
 
 
-def _train(stage: Stage, *, log: Path, name: str, say: Say) -> int:
-    """Train a stage to its last iteration unless that is there; 0, or the code of the signal that stopped it."""
+def _train(stage: Stage, *, log: Path, name: str, say: Say, lock: int) -> int:
+    """Train a stage to its last iteration unless that is there; 0, or the code of the signal that stopped it.
+
+    The training holds the job's lock too: if this process is killed, nobody starts a second one beside it.
+    """
     if is_trained(stage):
         check_same_run(stage)
         say(f"{name}: {stage.method} is trained already")
@@ -115,7 +136,7 @@ def _train(stage: Stage, *, log: Path, name: str, say: Say) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     say(f"{name}: {'going on with' if 'resume' in settings else 'training'} {stage.method}, log in {log}")
     with log.open("ab") as stream:
-        code = launch.run(launch.training_command(stage.bundle, settings=settings), log=stream)
+        code = launch.run(launch.training_command(stage.bundle, settings=settings), log=stream, keep=(lock,))
     if code in (130, 143):
         say(f"{name}: stopped; the same command goes on with it")
         return code
@@ -141,12 +162,12 @@ def _predict(stage: Stage, listed: DataList, data: Path, target: Path, *, say: S
     """Segment the test cases that this model has not segmented yet."""
     digest, mark = sha256_of(stage.model), target / "weights.json"
     if _mark(mark) != digest:
-        for case in listed.test:
-            (target / f"{case.name}_seg.nii.gz").unlink(missing_ok=True)
+        for path in (path for case in listed.test for path in _predictions(target, case.name)):
+            path.unlink(missing_ok=True)
         write_atomically(mark, json.dumps({"weights_sha256": digest}) + "\n")
-    missing = [case for case in listed.test if not (target / f"{case.name}_seg.nii.gz").is_file()]
+    missing = [case for case in listed.test if not _prediction(target, case.name).is_file()]
     if missing:
-        say(f"predicting {len(missing)} of {len(listed.test)} test scans")
+        say(f"predicting {len(missing)} of {len(listed.test)} test cases")
         device = stage.settings.get("device")
         predict_cases(stage.folder, missing, data, target, device=None if device is None else str(device))
 
@@ -165,20 +186,23 @@ def predict_cases(run: Path, cases: Sequence[Case], data: Path, target: Path, *,
         ProblemsError: naming the cases that failed.
     """
     from semi_med.inference.io import write_label
+    from semi_med.inference.picture_check import is_picture
     from semi_med.inference.predictor import Predictor
 
     predictor = Predictor.load(run, device=device)
     problems: list[SemiMedError] = []
     for case in cases:
         try:
-            found = predictor([data / file for file in case.files])
-            write_label(target / f"{case.name}_seg.nii.gz", found.label, affine=found.affine)
+            files = [data / file for file in case.files]
+            found = predictor(files)
+            suffix = ".png" if is_picture(files[0]) else ".nii.gz"
+            write_label(target / f"{case.name}_seg{suffix}", found.label, affine=found.affine, axes=found.axes)
         except ResourceError:
             raise
         except SemiMedError as error:
             problems.append(error)
     if problems:
-        raise ProblemsError(problems, title=f"predicting the test scans into {target}")
+        raise ProblemsError(problems, title=f"predicting the test cases into {target}")
 
 
 def _measure(stages: list[Stage], listed: DataList, data: Path, job: Job, folder: Path) -> None:
@@ -188,12 +212,8 @@ def _measure(stages: list[Stage], listed: DataList, data: Path, job: Job, folder
     rows = measure_cases(listed, data, predictions_of(job, folder))
     write_csv(table_of(job, folder), rows)
     minutes = minutes_of(stages)
-    record: Mapping[str, Any] = {
-        "weights_sha256": sha256_of(stages[-1].model),
-        "minutes": None if minutes != minutes else round(minutes, 3),
-        "cases": len(listed.test),
-    }
-    write_atomically(folder / "tables" / f"{job.name}.json", json.dumps(record, indent=2) + "\n")
+    known = None if math.isnan(minutes) else round(minutes, 3)
+    write_record(stages, job, folder, minutes=known, cases=len(listed.test))
 
 
 def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[str, Any]]:
@@ -209,12 +229,13 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     problems: list[SemiMedError] = []
     for case in listed.test:
         try:
-            found = evaluate(predictions / f"{case.name}_seg.nii.gz", data / str(case.label), classes=classes)
+            file, label = _prediction(predictions, case.name), data / str(case.label)
+            found = evaluate(file, label, classes=classes, ignored=listed.ignored)
             rows += [{**row, "case": case.name} for row in found.rows]
         except ProblemsError as error:
             problems += error.problems
         except SemiMedError as error:
             problems.append(error)
     if problems:
-        raise ProblemsError(problems, title="measuring the test scans")
+        raise ProblemsError(problems, title="measuring the test cases")
     return rows

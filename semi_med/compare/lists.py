@@ -12,6 +12,7 @@ from pathlib import Path
 from semi_med.data.data_list import DataList, data_list_text, load_data_list
 from semi_med.data.subsets import check_apart, counts_scans, draw_labeled, pool_subjects
 from semi_med.errors import InputError
+from semi_med.inference.io import PICTURE_SUFFIXES
 from semi_med.recipes.compose import Task, TaskLike, find_task
 
 ALL = "all_labeled"
@@ -48,7 +49,7 @@ class RunLists:
     Attributes:
         lists: by file name without suffix.
         names: name of the list for a number of labelled subjects (None for all) and a seed.
-        unit: what the number counts, "subject" or "scan".
+        unit: what the number counts, "subject", "scan" or "picture".
         pool: how many of them have labels that are known.
         notes: what a reader of the result should know.
     """
@@ -123,7 +124,9 @@ def make_lists(base: Base, *, labeled: Sequence[int], seeds: Sequence[int], all_
     made = _taken(base, labeled, seeds) if base.published else _drawn(base.lists["base"], labeled, seeds)
     lists, names, notes = made
     first = base.lists.get(ALL) or next(iter(base.lists.values()))
-    unit, pool = "scan" if counts_scans(first) else "subject", len(pool_subjects(first))
+    unit, pool = "subject", len(pool_subjects(first))
+    if counts_scans(first):
+        unit = "picture" if shows_pictures(first) else "scan"
     if all_labels and (base.published and ALL not in base.lists):
         notes.append("There is no published list of all labels, so that there is no ceiling.")
     elif all_labels and pool <= max(labeled):
@@ -134,8 +137,17 @@ def make_lists(base: Base, *, labeled: Sequence[int], seeds: Sequence[int], all_
     check_apart({f"{name}.json": data_list for name, data_list in lists.items()})
     hidden = {case.name for one in lists.values() for case in one.unlabeled if case.monitor_label is None}
     if hidden:
-        notes.append(f"{len(hidden)} unlabelled scans have no label to watch: pseudo-labels are not compared with it.")
+        things = "pictures" if shows_pictures(first) else "scans"
+        notes.append(
+            f"{len(hidden)} unlabelled {things} have no label to watch: pseudo-labels are not compared with it."
+        )
     return RunLists(lists, names, unit, pool, tuple(notes))
+
+
+def shows_pictures(listed: DataList) -> bool:
+    """Whether the cases are pictures (.png, .jpg, ...), which have pixels and no millimetres."""
+    cases = (*listed.labeled, *listed.unlabeled, *listed.validation, *listed.test)
+    return bool(cases) and all(file.lower().endswith(PICTURE_SUFFIXES) for case in cases for file in case.files)
 
 
 _Made = tuple[dict[str, DataList], dict[tuple[int | None, int], str], list[str]]

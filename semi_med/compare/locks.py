@@ -1,4 +1,8 @@
-"""Locks between processes, so that no job runs twice at a time. A lock ends with the process that holds it."""
+"""Locks between processes, so that no job runs twice at a time.
+
+A lock ends with the last process that has its file open: the one that took it, and trainings that inherited it from
+there. So it is held as long as a training lives whose job was killed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +20,16 @@ from semi_med.errors import InputError, ResourceError
 
 
 @contextmanager
-def locked(folder: Path, name: str, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, name: str, *, wait: bool = False) -> Iterator[int]:
     """Hold the lock `locks/<name>.lock` of a comparison's folder.
 
     Args:
         folder: of the comparison.
         name: of a job, or "plan".
         wait: until it is free, instead of giving up.
+
+    Yields:
+        The descriptor of the locked file, to be handed on to a process that shall hold the lock as well.
 
     Raises:
         ResourceError: code BUSY, somebody else holds it; who is said.
@@ -46,7 +54,7 @@ def locked(folder: Path, name: str, *, wait: bool = False) -> Iterator[None]:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M')}")
         stream.flush()
-        yield
+        yield stream.fileno()
 
 
 def is_locked(folder: Path, name: str) -> bool:
@@ -77,4 +85,21 @@ def _take_again(descriptor: int) -> bool:
 
 
 def _holder(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() or "another process"
+    text = path.read_text(encoding="utf-8").strip()
+    found = _HOLDER.match(text)
+    if found and found["node"] == platform.node() and not _lives(int(found["process"])):
+        return f"a training that outlived {text}, which was killed"
+    return text or "another process"
+
+
+_HOLDER = re.compile(r"process (?P<process>\d+) on (?P<node>\S*) since")
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True

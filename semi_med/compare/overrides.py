@@ -22,6 +22,7 @@ _RESERVED = {
     "output_dir": "Every run has its own folder in -o.",
     "bundle_root": "Every method has its own bundle in -o.",
     "resume": "Runs that were interrupted are resumed.",
+    "first_iteration": "A method with an earlier run goes on in the stream of batches where that ended.",
     "pretrained": "A method that needs an earlier run gets one of its own.",
     "monitor_pseudo_labels": "It is on wherever labels to watch are known.",
     "sections": "Use --data-list.",

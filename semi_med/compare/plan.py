@@ -66,7 +66,7 @@ class Plan:
         dataset_dir: where the data lie, absolute.
         base: `sha256`, `source` and `published` of what the data lists were made from.
         recipes: digest of every bundle's configuration, by method.
-        unit: what `labeled` counts, "subject" or "scan".
+        unit: what `labeled` counts, "subject", "scan" or "picture".
         pool: how many of them have known labels.
         notes: what a reader of the result should know.
         jobs: in the order of jobs.txt; job k is line k.
@@ -194,7 +194,7 @@ def make_jobs(
         methods: recipe names.
         names: name of the list by number of labels (None for all) and seed.
         iterations: of every job in all.
-        known: jobs that keep their places; others follow them, those that take longest first.
+        known: jobs that keep their places; others follow them in the order of `_in_order`.
 
     Raises:
         InputError: too few iterations for a method that needs an earlier run.
@@ -206,9 +206,24 @@ def make_jobs(
         if labeled is not None or method == FLOOR
     ]
     places = {job.name for job in known}
-    costs = {method: (about(method)["networks"], bool(about(method).get("unlabeled"))) for method in methods}
-    added = [job for job in wanted if job.name not in places]
-    return (*known, *sorted(added, key=lambda job: costs[job.method], reverse=True))
+    return (*known, *_in_order([job for job in wanted if job.name not in places]))
+
+
+def _in_order(jobs: Sequence[Job]) -> list[Job]:
+    """So that it can be stopped at any time with something to report, and does not end with one long job.
+
+    Seed by seed; of a seed the floor and the ceiling first, without which a method says nothing, then the methods that
+    take longest. Of the last seed those that take longest come first and the short floor last: it fills the gaps.
+    """
+    seeds = {job.seed for job in jobs}
+    last = max(seeds) if len(seeds) > 1 else None
+
+    def rank(job: Job) -> tuple[int, bool, int, bool]:
+        said = about(job.method)
+        floor_first = job.method != FLOOR and job.seed != last
+        return job.seed, floor_first, -int(said["networks"]), not said.get("unlabeled")
+
+    return sorted(jobs, key=rank)
 
 
 def _job(method: str, labeled: int | None, seed: int, *, name: str, iterations: int) -> Job:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 from semi_med.bundle_settings import merged
 from semi_med.compare.overrides import meaning, settings_for
 from semi_med.compare.plan import Job, Plan, about, bundle_digest, task_of
-from semi_med.data.data_list import load_data_list
+from semi_med.data.data_list import DataList, load_data_list
+from semi_med.data.identity import cases_digest, files_digest
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
 
@@ -23,6 +24,7 @@ from semi_med.files import write_atomically
 _PLACES = ("bundle_root", "dataset_dir", "output_dir", "data_list_file", "pretrained", "resume", "device", "cache_dir")
 
 
+GOES_ON = "first_iteration"  # setting of methods with an earlier run: where in the streams of batches they begin
 ORIGIN = "compare.json"  # in a run's folder: what it was trained with, where `compare` started it
 
 
@@ -77,24 +79,65 @@ def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = 
         }
         if about(method).get("unlabeled") and _watchable(data_list):
             fixed["monitor_pseudo_labels"] = True
-        settings = {
-            **fixed,
-            **settings_for(plan.settings, job.method, stage=method, task=task_of(plan.task, folder)),
-            **more,
-        }
         bundle = folder / "bundles" / f"{method}_{plan.task}"
+        if _settings_of(bundle).get("early_stop_patience") is not None:
+            fixed["early_stop_patience"] = None  # all methods are trained for the same number of iterations
+        own = settings_for(plan.settings, job.method, stage=method, task=task_of(plan.task, folder))
+        settings = {**fixed, **own, **more}
         return Stage(method, bundle, target, data_list, iterations, job.seed, settings, plan.recipes[method])
 
     if not job.before:
         return [stage(job.method, run, job.iterations, {})]
     first = stage(job.before, run / "before", job.before_iterations, {})
-    return [first, stage(job.method, run, job.iterations, {job.before_setting: first.model})]
+    more: dict[str, Any] = {job.before_setting: first.model}
+    # Bundles of plans made by earlier versions cannot go on in the streams of batches; their runs stay what they are.
+    if GOES_ON in _settings_of(folder / "bundles" / f"{job.method}_{plan.task}"):
+        more[GOES_ON] = job.before_iterations
+    return [first, stage(job.method, run, job.iterations, more)]
 
 
-@functools.lru_cache(maxsize=256)  # a list is never changed once it is there, and progress asks for it again and again
+def _settings_of(bundle: Path) -> dict[str, Any]:
+    """The bundle's training configuration; empty before it is there."""
+    config = bundle / "configs" / "train.json"
+    return json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+
+
 def _watchable(data_list: Path) -> bool:
-    listed = load_data_list(data_list)
+    listed = _loaded(data_list)
     return bool(listed.unlabeled) and all(case.monitor_label is not None for case in listed.unlabeled)
+
+
+def _loaded(data_list: Path) -> DataList:
+    """The list as it is now; progress asks for it again and again."""
+    try:
+        state = data_list.stat()
+    except OSError:
+        return load_data_list(data_list)  # which says what is wrong
+    return _load(data_list, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _load(data_list: Path, changed: int, size: int) -> DataList:
+    return load_data_list(data_list)
+
+
+def course_of(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """All that decides what comes out of a job's trainings, without places on a machine, to be compared and kept."""
+    return [
+        {
+            "method": stage.method,
+            "recipe": stage.recipe,
+            "cases": cases_digest(_loaded(stage.data_list)),
+            "iterations": stage.iterations,
+            "seed": stage.seed,
+            "settings": {
+                name: json.loads(json.dumps(meaning(value), default=str))
+                for name, value in sorted(stage.settings.items())
+                if name not in (*_PLACES, "max_iterations", "seed")
+            },
+        }
+        for stage in stages
+    ]
 
 
 def is_trained(stage: Stage) -> bool:
@@ -140,7 +183,9 @@ def sha256_of(path: Path) -> str:
 
 def write_origin(stage: Stage) -> None:
     """Note in the run's folder, before it is trained, which list and which recipe it has."""
-    content = {"data_list_sha256": sha256_of(stage.data_list), "recipe": stage.recipe}
+    listed, place = _loaded(stage.data_list), stage.settings["dataset_dir"]
+    content = {"cases_sha256": cases_digest(listed), "files_sha256": files_digest(listed, place)}
+    content["recipe"] = stage.recipe
     write_atomically(stage.folder / ORIGIN, json.dumps(content, indent=2) + "\n")
 
 
@@ -194,27 +239,47 @@ def check_same_run(stage: Stage) -> None:
 
 
 def _differences(stage: Stage, record: Mapping[str, Any]) -> Iterator[SemiMedError]:
-    listed, said = load_data_list(stage.data_list), record["settings"]
+    listed, said = _loaded(stage.data_list), record["settings"]
     learns = bool(about(stage.method).get("unlabeled"))
     pairs = {
         "bundle": (stage.bundle.name, record["bundle"]),
         "max_iterations": (stage.iterations, said["max_iterations"]),
         "seed": (stage.seed, said["seed"]),
-        "data_list_file": (stage.data_list.name, Path(said["data_list_file"]).name),
         "labeled": (len(listed.labeled), said["labeled"]),
         "unlabeled": (len(listed.unlabeled) if learns else 0, said["unlabeled"]),
         "validation": (len(listed.validation), said["validation"]),
     }
-    ours, theirs = stage.folder / ORIGIN, Path(said["data_list_file"])
-    if ours.is_file():
-        origin = json.loads(ours.read_text(encoding="utf-8"))
-        pairs["content of data_list_file"] = (sha256_of(stage.data_list), origin["data_list_sha256"])
-        pairs["recipe"] = (stage.recipe, origin["recipe"])
-    elif theirs.is_file() and theirs.name == stage.data_list.name:
-        pairs["content of data_list_file"] = (sha256_of(stage.data_list), sha256_of(theirs))
     for name, (wanted, found) in [*pairs.items(), *_changed(stage, record["changed"]).items()]:
         if wanted != found:
             yield InputError(f"{wanted} in the plan, {found} in this run", where=name, code="DIFFERENT")
+    yield from _other_data(stage, record, listed)
+
+
+def _other_data(stage: Stage, record: Mapping[str, Any], listed: DataList) -> Iterator[SemiMedError]:
+    """Whether the run saw the cases and files of the plan, from all that can be told about it; never by names alone."""
+    origin, theirs = stage.folder / ORIGIN, Path(record["settings"]["data_list_file"])
+    noted = dict(record.get("data") or {})
+    if origin.is_file():
+        noted |= json.loads(origin.read_text(encoding="utf-8"))
+    if not {"cases_sha256", "data_list_sha256"} & noted.keys() and theirs.is_file():
+        noted["cases_sha256"] = cases_digest(load_data_list(theirs))
+    known = {
+        "cases of data_list_file": ("cases_sha256", cases_digest(listed)),
+        "content of data_list_file": ("data_list_sha256", sha256_of(stage.data_list)),  # of earlier versions
+        "recipe": ("recipe", stage.recipe),
+        "files of dataset_dir (names and sizes)": ("files_sha256", files_digest(listed, stage.settings["dataset_dir"])),
+    }
+    for name, (key, wanted) in known.items():
+        found = noted.get(key)
+        if found is not None and wanted is not None and found != wanted:
+            yield InputError(f"{wanted[:12]} in the plan, {found[:12]} in this run", where=name, code="DIFFERENT")
+    if not {"cases_sha256", "data_list_sha256"} & noted.keys():
+        yield InputError(
+            f"this run was made elsewhere by an earlier version, and its list {theirs} is not there to be compared",
+            where="data_list_file",
+            fix=f"Put that list where it says, or name the right one in data_list_file of {stage.folder / 'run.json'}.",
+            code="UNKNOWN_LIST",
+        )
 
 
 def _changed(stage: Stage, changed: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

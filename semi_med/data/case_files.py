@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from semi_med.errors import InputError, SemiMedError
+from semi_med.ignored import IGNORED
 from semi_med.inference.byte_check import check_regular_file
 from semi_med.inference.grids import orientation, to_ras
 from semi_med.inference.io import Scan, check_name, read_image, read_label
@@ -209,12 +210,13 @@ def _count(label: np.ndarray, labels: Sequence[int] | None, file: str) -> tuple[
     values, numbers = np.unique(label[~np.isin(label, list(labels))], return_counts=True)
     found = [f"{value} ({number} voxels)" for value, number in zip(values, numbers, strict=True)]
     more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
+    unknown = f' If nothing is known at {IGNORED}, add `"ignored": {IGNORED}` to the list.' if IGNORED in values else ""
     error = InputError(
         f"the label values {', '.join(str(value) for value in labels)} are known, "
         f"this has {', '.join(found[:5])}{more}",
         where=file,
         fix="Name the class in the data list's `labels`, or renumber: "
-        f"`semi-med convert LABELS OUTPUT --label --map-labels {values[0]}=1`.",
+        f"`semi-med convert LABELS OUTPUT --label --map-labels {values[0]}=1`.{unknown}",
         code="LABEL_VALUES",
     )
     return counts, [error]

@@ -142,10 +142,16 @@ class PairedBatches:
     Args:
         labeled: batches of cases with a label.
         unlabeled: batches of cases without one; None for methods that use none, which then get empty batches.
+        first: place in both streams of the run's first pair, for a run that goes on where an earlier one ended.
+
+    Raises:
+        InputError: `first` is below 0.
     """
 
-    def __init__(self, labeled: CropBatches, unlabeled: CropBatches | None = None) -> None:
-        self.labeled, self.unlabeled = labeled, unlabeled
+    def __init__(self, labeled: CropBatches, unlabeled: CropBatches | None = None, *, first: int = 0) -> None:
+        if first < 0:
+            raise InputError(f"the first iteration must be at least 0, not {first}", code="SETTING")
+        self.labeled, self.unlabeled, self.first = labeled, unlabeled, first
         self.position = 0
 
     def seek(self, iteration: int) -> None:
@@ -154,8 +160,9 @@ class PairedBatches:
 
     def pair(self, iteration: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """The pair of an iteration."""
-        unlabeled = self.unlabeled.batch(iteration) if self.unlabeled is not None else {"case": []}
-        return self.labeled.batch(iteration), unlabeled
+        place = self.first + iteration
+        unlabeled = self.unlabeled.batch(place) if self.unlabeled is not None else {"case": []}
+        return self.labeled.batch(place), unlabeled
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Pairs from the position on, the next one being prepared by a thread while one is used."""

@@ -11,7 +11,9 @@ A JSON file with paths relative to the data set's folder:
 `image` may be a list of files, one for each channel. `case` (default: the file name of the image) names the outputs,
 `subject` (default: the case) says whom it shows: one subject must not be in two sections. An unlabeled entry has no
 `label`; its `monitor_label`, if there is one, is opened only on request and never trains anything. Label files that
-number the classes otherwise say so once for all: `"file_values": [0, 255]` are the numbers of class 0, 1, ...
+number the classes otherwise say so once for all: `"file_values": [0, 200]` are the numbers of class 0, 1, ...
+`"ignored": 255` says that labels hold this value where nothing is known; without it a 255 that is no class's number is
+an error.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pydantic_core import PydanticCustomError
 from semi_med.data.strict_json import join_place, parse_json, shorten
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
+from semi_med.ignored import IGNORED
 from semi_med.inference.io import case_name
 
 SECTIONS = ("labeled", "unlabeled", "validation", "test")
@@ -112,6 +115,7 @@ class DataList(BaseModel):
         modality: channel number to name, from "0".
         labels: class index to name, from "0", which is the background.
         file_values: the number that label files have for class 0, 1, ...; None where it is the class index.
+        ignored: `IGNORED` if labels hold it where nothing is known; None if they do not.
         labeled: cases with labels to train with.
         unlabeled: cases to train with that have none.
         validation: labeled cases to choose a model and its settings with.
@@ -127,6 +131,7 @@ class DataList(BaseModel):
     modality: dict[str, str] = {}
     labels: dict[str, str]
     file_values: list[int] | None = None
+    ignored: int | None = None
     labeled: list[Case] = []
     unlabeled: list[Case] = []
     validation: list[Case] = []
@@ -304,6 +309,27 @@ def _rule_problems(data_list: DataList) -> Iterator[InputError]:
             f"{len(data_list.labels)} different numbers were wanted, one for each class, got {values}",
             where="file_values",
             fix="Name the number in the label files of class 0, 1, ..., or leave it out if that is the class itself.",
+            code="NUMBERS",
+        )
+    if values is not None and data_list.ignored in values:
+        yield InputError(
+            f"{data_list.ignored} is both the number of a class and ignored",
+            where="file_values",
+            fix='Leave "ignored" out if it is a class.',
+            code="NUMBERS",
+        )
+    if len(data_list.labels) > IGNORED:
+        yield InputError(
+            f"at most {IGNORED} classes were wanted, got {len(data_list.labels)}: {IGNORED} is no class",
+            where="labels",
+            fix="Merge classes that are told apart nowhere.",
+            code="NUMBERS",
+        )
+    if data_list.ignored not in (None, IGNORED):
+        yield InputError(
+            f"{IGNORED} is the one value that is ignored, got {data_list.ignored}",
+            where="ignored",
+            fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {data_list.ignored}={IGNORED}`.",
             code="NUMBERS",
         )
     channels = len(data_list.modality) or None

@@ -107,6 +107,7 @@ def split_list(
     *,
     name: str,
     labels: Mapping[str, str],
+    ignored: int | None = None,
     modality: Mapping[str, str] | None = None,
     reference: str = "",
     licence: str = "",
@@ -122,6 +123,7 @@ def split_list(
         modality=dict(modality or {}),
         labels=dict(labels),
         file_values=None if file_values is None else list(file_values),
+        ignored=ignored,
         **{section: list(cases) for section, cases in split.sections.items()},
     )
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from semi_med.ignored import IGNORED
 from semi_med.inference.grids import ras_affine, to_ras
 from semi_med.inference.io import Scan
 
 SIDE = 168  # pixels of a panel
 GAP = 4
 COLOURS = ((86, 224, 255), (255, 166, 0), (255, 111, 181), (124, 255, 178), (240, 228, 66), (190, 150, 255))
+UNKNOWN = (190, 190, 190)
 _UNORIENTED = ("PICTURE", "NO_ORIENTATION")
 _MOST_COLOURED = 40  # classes that are outlined one by one
 
@@ -36,8 +38,8 @@ _PLANES = (_Plane(2, 0, 1, "RLAP"), _Plane(1, 0, 2, "RLSI"), _Plane(0, 1, 2, "AP
 
 
 def colour_of(value: int) -> tuple[int, int, int]:
-    """Red, green, blue of a class; repeated after some classes."""
-    return COLOURS[(value - 1) % len(COLOURS)]
+    """Red, green, blue of a class; repeated after some classes. What is not known is grey."""
+    return UNKNOWN if value == IGNORED else COLOURS[(value - 1) % len(COLOURS)]
 
 
 def thumbnails(image: Scan | None, label: Scan | None) -> bytes | None:

@@ -21,6 +21,7 @@ from semi_med.data.case_files import CaseContent, Facts, Look
 from semi_med.data.data_list import SECTIONS
 from semi_med.data.leaks import shared_cases
 from semi_med.data.members import Member
+from semi_med.data.notes import all_notes, ignored_note, label_notes
 from semi_med.data.read_cases import Job, read_cases
 from semi_med.errors import InputError, ProblemsError, ResourceError, SemiMedError
 
@@ -30,7 +31,6 @@ Sections = Mapping[str, Sequence[Mapping[str, Any]]]
 Progress = Callable[[int, int], None]
 
 _FEW = 8  # cases that are read sooner than a process starts
-_SINGLY = 5  # notes of one kind that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Options:
         transductive: unlabeled cases may be those of the test; a note says so.
         allow_missing_class: a class that no labeled case shows is a note.
         subject_pattern: finds the subject in the path of an image.
+        ignored: a value that labels may hold where nothing is known; None for none.
         look: is shown each case's arrays; what it gives is in `CaseVerdict.kept`.
         most_looks: of more cases it is shown this many, evenly spread.
     """
@@ -56,6 +57,7 @@ class Options:
     transductive: bool = False
     allow_missing_class: bool = False
     subject_pattern: re.Pattern[str] | None = None
+    ignored: int | None = None
     look: Look | None = None
     most_looks: int = 400
 
@@ -183,7 +185,9 @@ def examine_sections(
     pattern = options.subject_pattern
     members = [Member.of(name, item, pattern=pattern) for name in SECTIONS for item in sections.get(name, ())]
     read = [member for member in members if member.section in needed]
-    contents = _read_all(read, tuple(labels), progress=progress, options=options)
+    ignored = options.ignored
+    allowed = (*labels, *(() if ignored is None else (ignored,)))
+    contents = _read_all(read, allowed, progress=progress, options=options)
     shared, transductive = shared_cases(members, contents, transductive=options.transductive)
     absent = list(_missing_classes(read, contents, labels) if options.check == "full" else ())
     problems = [
@@ -194,12 +198,12 @@ def examine_sections(
         *shared,
         *_repeated_names(members),
     ]
-    notes = [*transductive, *_all_notes(read, contents)]
+    notes = [*transductive, *all_notes(read, contents, ignored), *ignored_note(read, contents, ignored)]
     notes += [f"{error.code}: {error.problem}" for error in absent if options.allow_missing_class]
     if "validation" in needed and not sections.get("validation"):
         notes.append("validation: no case, so that no checkpoint can be chosen; the last one is the result")
     counts = dict(Counter(member.section for member in read))
-    return Findings(problems, notes, counts, _verdicts(read, contents))
+    return Findings(problems, notes, counts, _verdicts(read, contents, ignored))
 
 
 def examine_cases(
@@ -218,7 +222,7 @@ def examine_cases(
     shared, _ = shared_cases(members, contents)
     problems = [*_file_problems(members, contents), *shared]
     counts = {"scans": len(members)} if members else {}
-    return Findings(problems, _all_notes(members, contents), counts, _verdicts(members, contents))
+    return Findings(problems, all_notes(members, contents, None), counts, _verdicts(members, contents, None))
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------
@@ -251,7 +255,9 @@ def _read_all(
     return dict(zip(images, found, strict=True))
 
 
-def _verdicts(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[CaseVerdict]:
+def _verdicts(
+    members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent], ignored: int | None
+) -> list[CaseVerdict]:
     found = []
     for member in members:
         content = contents[member.key]
@@ -269,7 +275,7 @@ def _verdicts(members: Sequence[Member], contents: Mapping[tuple[str, ...], Case
                 images=member.images,
                 label=member.label,
                 errors=tuple(errors),
-                warnings=(*warnings, *_label_notes(member, content)),
+                warnings=(*warnings, *label_notes(member, content, ignored)),
                 facts=facts,
                 kept=content.kept,
             )
@@ -394,41 +400,3 @@ def _repeated_names(members: Sequence[Member]) -> Iterator[SemiMedError]:
                 fix='Give each its own "case"; outputs are named by it.',
                 code="CASE_NAME",
             )
-
-
-def _label_notes(member: Member, content: CaseContent) -> Iterator[str]:
-    counts = content.counts.get(member.label) if member.label is not None else None
-    if counts is None:
-        return
-    if not any(number for value, number in counts.items() if value != 0):
-        yield "EMPTY_LABEL: no voxel of any class but the background"
-    values = sorted(value for value, number in counts.items() if number)
-    if not member.section and values and values[-1] >= 2 * len(values) and values[-1] > 1:
-        yield (
-            f"LABEL_NUMBERS: the values are {', '.join(str(value) for value in values[:8])}; a data list counts "
-            "classes 0, 1, 2, ...: `semi-med convert LABELS OUTPUT --label --map-labels "
-            f"{','.join(f'{value}={number}' for number, value in enumerate(values) if value != number)}`"
-        )
-
-
-def _all_notes(members: Sequence[Member], contents: Mapping[tuple[str, ...], CaseContent]) -> list[str]:
-    """Notes on files and labels; many of one kind become one line."""
-    kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    told: set[tuple[str, str]] = set()
-    for member in members:
-        content = contents[member.key]
-        for file in (*content.image_errors, *([member.label] if member.label else [])):
-            if (member.place, file) in told:
-                continue
-            told.add((member.place, file))
-            for text in content.warnings.get(file, ()):
-                kinds[text.partition(":")[0]].append((f"{member.place}: {Path(file).name}", text))
-        for text in _label_notes(member, content):
-            kinds[text.partition(":")[0]].append((member.place, text))
-    notes = []
-    for found in kinds.values():
-        if len(found) <= _SINGLY:
-            notes += [f"{place}: {text}" for place, text in found]
-        else:
-            notes.append(f"{found[0][1]} ({len(found)} files, the first is {found[0][0]})")
-    return notes

@@ -34,8 +34,8 @@ import numpy as np
 
 from semi_med.data.case_files import grid_difference
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SEEDS, SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
+from semi_med.datasets.lists import SEEDS, SPLIT_SEED, Parts, drawn_lists, shuffled, write_all
 from semi_med.datasets.prepared import (
     MadeCase,
     PreparedDataset,
@@ -45,9 +45,9 @@ from semi_med.datasets.prepared import (
     prepare_cases,
     some,
 )
-from semi_med.datasets.record import About, PreparedCase
+from semi_med.datasets.record import About, PreparedCase, planned
 from semi_med.errors import InputError
-from semi_med.inference.byte_check import check_regular_file
+from semi_med.inference.byte_check import check_regular_file, decoding
 from semi_med.inference.pictures import (
     read_flat_image,
     read_flat_label,
@@ -210,11 +210,13 @@ def _read_splits(files: list[Path]) -> dict[str, dict[str, list[str]]]:
 
 
 def _make(case: SourceCase, *, size: int | None) -> MadeCase:
-    scan = read_flat_image(case.images[0])
+    with decoding(case.images[0]):  # a NIfTI file of two axes is unpacked a second time, outside the door
+        scan = read_flat_image(case.images[0])
     image, affine, notes = smallest_type(scan.array), scan.affine, scan.warnings
     label = None
     if case.labels:
-        read = read_flat_label(case.labels[0])
+        with decoding(case.labels[0]):
+            read = read_flat_label(case.labels[0])
         label = read.array
         error = grid_difference(
             replace(read, array=label[..., np.newaxis]),
@@ -239,13 +241,14 @@ def _make(case: SourceCase, *, size: int | None) -> MadeCase:
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
-def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
+def build_lists(cases: Mapping[str, PreparedCase], *, seeds: Sequence[int] = SEEDS) -> dict[str, DataList]:
     """The data lists of FixMatchSeg: 250, 100 and 100 of the challenge's 450 patients, drawn with seed 0.
 
     `labeled_004_seed1` has 4 labeled pictures, those of one patient; and so on to 100 pictures of 25 patients.
 
     Args:
         cases: by name, with all four pictures and labels of patients 1 to 450.
+        seeds: of the draws of labeled patients.
     """
     order = shuffled(CHALLENGE_PATIENTS, seed=SPLIT_SEED)
     ends = np.cumsum(PARTS)
@@ -254,9 +257,18 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
         "Each patient has four pictures. Training, validation and test are 250, 100 and 100 of the challenge's 450 "
         f"patients, drawn with seed {SPLIT_SEED}: the numbers of FixMatchSeg, which does not name its patients."
     )
-    return drawn_lists(
-        ABOUT, cases, Parts(train, validation, test), counts=_patients(LABELED), unit="patients", rest=rest
-    )
+    parts, counts = Parts(train, validation, test), _patients(LABELED)
+    return drawn_lists(ABOUT, cases, parts, counts=counts, unit="patients", rest=rest, seeds=seeds)
+
+
+def write_lists(folder: str | Path) -> tuple[Path, ...]:
+    """Write the lists of the first seed, and name the files; those of the other seeds come with the preparation.
+
+    Each list names 1800 pictures; names are known without them.
+    """
+    names = [f"{patient}_{view}" for patient in CHALLENGE_PATIENTS for view in VIEWS]
+    cases = {name: planned(name, subject=name[:11]) for name in names}
+    return write_all(build_lists(cases, seeds=SEEDS[:1]), folder)
 
 
 def _patients(pictures: Sequence[int]) -> dict[str, int]:

@@ -22,16 +22,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SEEDS, SPLIT_SEED, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
-from semi_med.datasets.photographs import make_photograph
-from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases, some
+from semi_med.datasets.lists import SEEDS, SPLIT_SEED, data_list_of, shuffled, write_all
+from semi_med.datasets.photographs import ListsAndNotes, PhotographSet
+from semi_med.datasets.prepared import PreparedDataset, SourceCase, some
 from semi_med.datasets.record import About, PreparedCase, planned
 from semi_med.datasets.stored import PNG
-from semi_med.inference.pictures import read_drawing, two_valued
 
 CHILDREN = tuple(f"{number:02d}" for number in range(1, 15))
 NAMES = tuple(f"Image_{child}{eye}" for child in CHILDREN for eye in "LR")
@@ -72,21 +69,7 @@ def prepare(
         InputError: if there is no photograph, or the target holds something else.
         ProblemsError: listing every case that is at fault; the others are written, and a next call keeps them.
     """
-    source, target = check_source(source, target)
-    done = prepare_cases(
-        _find(source),
-        target,
-        source=source,
-        about=ABOUT,
-        recipe={},
-        make=lambda case: make_photograph(case, read_label=_read_label),
-        progress=progress,
-        workers=workers,
-    )
-    lists, notes = _possible_lists(done)
-    if without := [name for name, case in done.entries.items() if SECOND not in case.more_labels]:
-        notes.append(f"{len(without)} photographs have no label of the second observer: {some(without)}")
-    return finish(done, lists, notes=notes)
+    return _SET.prepare(source, target, progress=progress, workers=workers)
 
 
 def _find(source: Path) -> list[SourceCase]:
@@ -116,11 +99,6 @@ def _child(name: str) -> str:
     return f"child_{name[6:8]}"
 
 
-def _read_label(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    drawn, notes = read_drawing(path)
-    return two_valued(drawn, where=path), notes
-
-
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +124,11 @@ def build_lists() -> dict[str, DataList]:
     for prefix, (children, test, how) in splits.items():
         lists |= _lists_of(cases, prefix, children, test, how=how)
     return lists
+
+
+def write_lists(folder: str | Path) -> tuple[Path, ...]:
+    """Write the lists of both splits, and name the files."""
+    return write_all(build_lists(), folder)
 
 
 def _eyes(child: str) -> list[str]:
@@ -184,25 +167,14 @@ def _lists_of(
 
 
 def _list(cases: Mapping[str, PreparedCase], *, description: str, **sections: Iterable[str]) -> DataList:
-    content = {
+    listed = {
         section: [cases[name].listed(unlabeled=section == "unlabeled") for name in sorted(names)]
         for section, names in sections.items()
     }
-    return DataList(
-        name=ABOUT.name,
-        description=description,
-        reference=ABOUT.reference,
-        licence=ABOUT.licence,
-        modality=dict(ABOUT.modality),
-        labels=dict(ABOUT.labels),
-        labeled=content["labeled"],
-        unlabeled=content["unlabeled"],
-        validation=content["validation"],
-        test=content["test"],
-    )
+    return data_list_of(ABOUT, description=description, **listed)
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
     """The lists of those splits whose training photographs are all there, and what is missing."""
     there = {name for name, case in done.entries.items() if case.label is not None}
     lists: dict[str, DataList] = {}
@@ -220,4 +192,9 @@ def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[st
         lists |= chosen
         if test:
             notes.append(f"{split} split: {len(test)} of the {len(every.test)} test photographs are not there")
+    if without := [name for name, case in done.entries.items() if SECOND not in case.more_labels]:
+        notes.append(f"{len(without)} photographs have no label of the second observer: {some(without)}")
     return lists, notes
+
+
+_SET = PhotographSet(about=ABOUT, find=_find, lists=_possible_lists)

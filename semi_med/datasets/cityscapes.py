@@ -28,15 +28,15 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import ListMaker, Parts, drawn_lists
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
-from semi_med.datasets.photographs import compare_parts, with_label
+from semi_med.datasets.lists import ListMaker, Parts, drawn_lists
+from semi_med.datasets.photographs import ListsAndNotes, lists_if_whole, with_label
 from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, check_source, finish, prepare_cases
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 from semi_med.inference.pictures import check_same_size, read_indices, read_photograph, wrong_values
 
-IGNORED = 255
 PARTS = {"train": 2975, "val": 500}
 EXTRA = "train_extra"
 HELD_CITY = "ulm"
@@ -76,6 +76,7 @@ ABOUT = About(
     reference="Cordts et al., The Cityscapes dataset for semantic urban scene understanding, CVPR 2016",
     licence="Cityscapes licence: non-commercial research after registration, not to be passed on; cite the reference",
     origin="https://www.cityscapes-dataset.com",
+    ignored=IGNORED,
 )
 
 
@@ -192,8 +193,5 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
     return lists
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
-    notes = compare_parts(done, PARTS)
-    if len(with_label(done.entries, "train")) != PARTS["train"]:
-        return {}, [*notes, "The training part is not whole, so no data list is written."]
-    return build_lists(done.entries), notes
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
+    return lists_if_whole(done, build_lists, parts=PARTS, train="train")

@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error
+from semi_med.datasets.lists import SPLIT_SEED, Parts, drawn_lists, shuffled, write_all
 from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, check_source, finish, prepare_cases
-from semi_med.datasets.record import About, PreparedCase
+from semi_med.datasets.record import About, PreparedCase, planned
 from semi_med.errors import InputError
 from semi_med.inference.io import Scan, read_image, read_label
 from semi_med.inference.pictures import resize_image, resize_label, resized_affine, smallest_type, wrong_values
@@ -75,7 +75,7 @@ def prepare(
     image_file, label_file = _find(source)
     scan, label = _read(image_file, label_file)
     count = scan.array.shape[2]
-    cases = [SourceCase(f"slice_{number:03d}", image_file, label_file) for number in range(count)]
+    cases = [SourceCase(_name(number), image_file, label_file) for number in range(count)]
     done = prepare_cases(
         cases,
         target,
@@ -146,6 +146,15 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
         **_lists_of(cases, shuffled(names, seed=SPLIT_SEED), rest=drawn),
         **_lists_of(cases, names, rest=in_order, prefix="ordered_"),
     }
+
+
+def write_lists(folder: str | Path) -> tuple[Path, ...]:
+    """Write the lists, and name the files; slices are known by their numbers."""
+    return write_all(build_lists({name: planned(name) for name in map(_name, range(SLICES))}), folder)
+
+
+def _name(number: int) -> str:
+    return f"slice_{number:03d}"
 
 
 def _lists_of(

@@ -9,7 +9,8 @@ Three parts, each a folder of photographs and one of drawn labels:
 Oddities:
 
 - Beside each photograph lies `ISIC_0000000_superpixels.png`, of the challenge's part 2: it is skipped.
-- Photographs differ in size, up to 6700 x 4500 pixels.
+- Photographs differ in size, up to 6700 x 4500 pixels. They stay the JPEG files that they are, each verified whole:
+  as PNG they would take several times as much.
 - Labels have 0 and 255. They were drawn in several ways, by hand and by filling with a mouse, so that outlines differ
   in smoothness. Hairs, rulers and dark corners are part of the photographs.
 - This edition gives no patients: the subject is the photograph. Several may show one lesion.
@@ -22,18 +23,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import Parts, drawn_lists
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
-from semi_med.datasets.photographs import compare_parts, make_photograph, with_label
-from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases
+from semi_med.datasets.lists import Parts, drawn_lists
+from semi_med.datasets.photographs import ListsAndNotes, PhotographSet, lists_if_whole, with_label
+from semi_med.datasets.prepared import PreparedDataset, SourceCase
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError
-from semi_med.inference.pictures import read_drawing, two_valued
 
 LABELED = (100,)
 UNLABELED = 1000
@@ -61,13 +60,13 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Prepare ISIC 2017: photographs and labels as PNG.
+    """Prepare ISIC 2017: photographs as they are, labels as PNG.
 
     Args:
         source: a folder with `ISIC-2017_Training_Data` and so on at any depth.
         target: a missing or empty folder, or one that an earlier call from the same source left unfinished.
-        size: columns and rows of every picture after resampling (320 for FixMatchSeg); None keeps them as they are,
-            which takes about 25 GB.
+        size: columns and rows of every picture after resampling (320 for FixMatchSeg), which makes them PNG; None
+            keeps the photographs' own files.
         progress: called with (cases done, cases in all) after each case.
         workers: threads.
 
@@ -75,19 +74,8 @@ def prepare(
         InputError: if there is no photograph, or the target holds something else.
         ProblemsError: listing every case that is at fault; the others are written, and a next call keeps them.
     """
-    source, target = check_source(source, target)
-    done = prepare_cases(
-        _find(source),
-        target,
-        source=source,
-        about=ABOUT,
-        recipe={"size": size},
-        make=lambda case: make_photograph(case, read_label=_read_label, size=size),
-        progress=progress,
-        workers=workers,
-    )
-    lists, notes = _possible_lists(done)
-    return finish(done, lists, notes=notes)
+    recipe = {"size": size}
+    return replace(_SET, recipe=recipe).prepare(source, target, size=size, progress=progress, workers=workers)
 
 
 def _find(source: Path) -> list[SourceCase]:
@@ -115,11 +103,6 @@ def _part(path: Path, source: Path) -> str:
     return found[0]
 
 
-def _read_label(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    drawn, notes = read_drawing(path)
-    return two_valued(drawn, where=path), notes
-
-
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
@@ -145,8 +128,8 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
     )
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
-    notes = compare_parts(done, PARTS)
-    if len(with_label(done.entries, "training")) != PARTS["training"]:
-        return {}, [*notes, "The training part is not whole, so no data list is written."]
-    return build_lists(done.entries), notes
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
+    return lists_if_whole(done, build_lists, parts=PARTS)
+
+
+_SET = PhotographSet(about=ABOUT, find=_find, lists=_possible_lists, keep=True)

@@ -34,8 +34,8 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
+from semi_med.datasets.lists import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.photographs import make_photograph
 from semi_med.datasets.prepared import (
     MadeCase,

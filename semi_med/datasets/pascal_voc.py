@@ -28,16 +28,16 @@ from pathlib import Path
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, ListMaker, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error
-from semi_med.datasets.photographs import compare_parts, make_photograph, with_label
-from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases, some
+from semi_med.datasets.lists import SPLIT_SEED, ListMaker, Parts, drawn_lists, shuffled
+from semi_med.datasets.photographs import ListsAndNotes, PhotographSet, lists_if_whole, with_label
+from semi_med.datasets.prepared import PreparedDataset, SourceCase, some
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 from semi_med.inference.byte_check import COPY_AGAIN, check_regular_file
 from semi_med.inference.pictures import read_indices, wrong_values
 
-IGNORED = 255
 PARTS = {"train": 1464, "val": 1449}
 AUGMENTED = "augmented"
 AUGMENTED_SIZE = 9118
@@ -60,6 +60,7 @@ ABOUT = About(
     ),
     licence="Photographs from Flickr under its terms of use: research; cite the references",
     origin="http://host.robots.ox.ac.uk/pascal/VOC/voc2012; SBD, http://home.bharathh.info/pubs/codes/SBD",
+    ignored=IGNORED,
 )
 
 
@@ -70,7 +71,7 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Prepare Pascal VOC: photographs and labels as PNG, of VOC's two lists and of the augmented set if it is there.
+    """Prepare Pascal VOC: photographs as they are, labels as PNG; VOC's two lists, and the augmented set if it is.
 
     Args:
         source: a folder with `VOC2012/` at any depth, and with one form of the augmented set.
@@ -82,19 +83,7 @@ def prepare(
         InputError: if a part is missing, or the target holds something else.
         ProblemsError: listing every case that is at fault; the others are written, and a next call keeps them.
     """
-    source, target = check_source(source, target)
-    done = prepare_cases(
-        _find(source),
-        target,
-        source=source,
-        about=ABOUT,
-        recipe={"ignored": IGNORED},
-        make=lambda case: make_photograph(case, read_label=_read_label),
-        progress=progress,
-        workers=workers,
-    )
-    lists, notes = _possible_lists(done)
-    return finish(done, lists, notes=[f"Pixels of {IGNORED} belong to no class and are to be ignored.", *notes])
+    return _SET.prepare(source, target, progress=progress, workers=workers)
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
@@ -210,8 +199,12 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
     return lists
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
-    notes = compare_parts(done, {**PARTS, AUGMENTED: AUGMENTED_SIZE})
-    if len(with_label(done.entries, "train")) != PARTS["train"]:
-        return {}, [*notes, "VOC's train list is not whole, so no data list is written."]
-    return build_lists(done.entries), notes
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
+    parts = {**PARTS, AUGMENTED: AUGMENTED_SIZE}
+    lists, notes = lists_if_whole(done, build_lists, parts=parts, train="train", called="VOC's train list")
+    return lists, [f"Pixels of {IGNORED} belong to no class and are to be ignored.", *notes]
+
+
+_SET = PhotographSet(
+    about=ABOUT, find=_find, lists=_possible_lists, read_label=_read_label, keep=True, recipe={"ignored": IGNORED}
+)

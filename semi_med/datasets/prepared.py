@@ -23,7 +23,7 @@ import numpy as np
 from semi_med.data.data_list import DataList, data_list_text, save_data_list
 from semi_med.datasets.checksums import digest, place
 from semi_med.datasets.record import About, PreparedCase, entry_of, prepared_case, read_record, write_record
-from semi_med.datasets.stored import NIFTI, PNG, image_files
+from semi_med.datasets.stored import JPEG, NIFTI, PNG, image_files
 from semi_med.datasets.target import check_source, open_target, some
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
@@ -113,7 +113,7 @@ class MadeCase:
 
     Attributes:
         image: with an affine (i, j), (i, j, k) or (i, j, k, c); without one (i, j) or (i, j, c). Or a complete .nii.gz
-            or .png file to be copied byte by byte. What is stored of which type: `stored.image_files`.
+            file, or .png or .jpg, to be copied byte by byte. What is stored of which type: `stored.image_files`.
         label: (i, j[, k]) class indices on the image's grid, None if there is none.
         affine: 4x4, voxel to RAS mm; None if the source has no place in space: images are then stored as PNG.
         notes: what was odd.
@@ -140,7 +140,7 @@ def prepare_cases(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Make all cases and write them to `target/images` and `target/labels` as `<name>.nii.gz` or `<name>.png`.
+    """Make all cases and write them to `target/images` and `target/labels` as `<name>.nii.gz`, or `.png` and `.jpg`.
 
     Args:
         cases: what there is.
@@ -296,7 +296,8 @@ def _check_made(case: SourceCase, made: MadeCase) -> None:
 
 def _write_image(name: str, made: MadeCase, target: Path) -> list[str]:
     if isinstance(made.image, Path):
-        suffix = NIFTI if made.affine is not None else PNG
+        kind = JPEG if made.image.suffix.lower() == JPEG else PNG
+        suffix = NIFTI if made.affine is not None else kind
         contents = {f"{name}{suffix}": made.image.read_bytes()}
     else:
         contents = image_files(name, made.image, affine=made.affine)

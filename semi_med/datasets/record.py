@@ -31,6 +31,7 @@ class About:
         reference: publication to cite.
         licence: terms of the data.
         origin: who publishes it, and where.
+        ignored: `IGNORED` if labels hold it; None, which is not recorded, if they do not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class About:
     reference: str
     licence: str
     origin: str
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def new_record(about: About, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A record without cases."""
     return {
         "format": _FORMAT,
-        "about": asdict(about),
+        "about": {name: value for name, value in asdict(about).items() if value is not None},
         "recipe": json.loads(json.dumps(dict(recipe))),
         "versions": {"semi_med": __version__, **{name: metadata.version(name) for name in _VERSIONED}},
         "notes": [],

@@ -25,15 +25,16 @@ FixMatchSeg labels 100 and calls 400 unlabeled: all 400 of the training part, wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import Parts, drawn_lists
 from semi_med.datasets.found import by_name, files_under, layout_error, refuse_labels_alone
-from semi_med.datasets.photographs import compare_parts, make_photograph, with_label
-from semi_med.datasets.prepared import PreparedDataset, SourceCase, check_source, finish, prepare_cases
+from semi_med.datasets.lists import Parts, drawn_lists
+from semi_med.datasets.photographs import ListsAndNotes, PhotographSet, lists_if_whole, with_label
+from semi_med.datasets.prepared import PreparedDataset, SourceCase
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.inference.pictures import read_drawing, wrong_values
 
@@ -62,12 +63,13 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 2,
 ) -> PreparedDataset:
-    """Prepare REFUGE: photographs and labels as PNG.
+    """Prepare REFUGE: photographs as they are, labels as PNG.
 
     Args:
         source: a folder with `g0001.jpg`, `g0001.bmp` and so on at any depth.
         target: a missing or empty folder, or one that an earlier call from the same source left unfinished.
-        size: columns and rows of every picture after resampling (320 for FixMatchSeg); None keeps them as they are.
+        size: columns and rows of every picture after resampling (320 for FixMatchSeg); which makes them PNG; None
+            keeps the photographs' own files.
         progress: called with (cases done, cases in all) after each case.
         workers: threads.
 
@@ -75,19 +77,8 @@ def prepare(
         InputError: if there is no photograph, or the target holds something else.
         ProblemsError: listing every case that is at fault; the others are written, and a next call keeps them.
     """
-    source, target = check_source(source, target)
-    done = prepare_cases(
-        _find(source),
-        target,
-        source=source,
-        about=ABOUT,
-        recipe={"size": size},
-        make=lambda case: make_photograph(case, read_label=_read_label, size=size),
-        progress=progress,
-        workers=workers,
-    )
-    lists, notes = _possible_lists(done)
-    return finish(done, lists, notes=notes)
+    recipe = {"size": size}
+    return replace(_SET, recipe=recipe).prepare(source, target, size=size, progress=progress, workers=workers)
 
 
 def _find(source: Path) -> list[SourceCase]:
@@ -137,8 +128,8 @@ def build_lists(cases: Mapping[str, PreparedCase]) -> dict[str, DataList]:
     return drawn_lists(ABOUT, cases, Parts(train, validation, test), counts=counts, unit="photographs", rest=rest)
 
 
-def _possible_lists(done: PreparedDataset) -> tuple[dict[str, DataList], list[str]]:
-    notes = compare_parts(done, PARTS)
-    if len(with_label(done.entries, "training")) != PARTS["training"]:
-        return {}, [*notes, "The training part is not whole, so no data list is written."]
-    return build_lists(done.entries), notes
+def _possible_lists(done: PreparedDataset) -> ListsAndNotes:
+    return lists_if_whole(done, build_lists, parts=PARTS)
+
+
+_SET = PhotographSet(about=ABOUT, find=_find, lists=_possible_lists, read_label=_read_label, keep=True)

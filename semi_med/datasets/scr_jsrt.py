@@ -25,13 +25,14 @@ FixMatchSeg labels 100 radiographs, uses 100 as unlabeled, and does not say whic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from semi_med.data.data_list import DataList
-from semi_med.datasets.drawn import SPLIT_SEED, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, layout_error
+from semi_med.datasets.lists import SPLIT_SEED, Parts, drawn_lists, shuffled, write_all
 from semi_med.datasets.prepared import (
     MadeCase,
     PreparedDataset,
@@ -41,7 +42,7 @@ from semi_med.datasets.prepared import (
     prepare_cases,
     some,
 )
-from semi_med.datasets.record import About, PreparedCase
+from semi_med.datasets.record import About, PreparedCase, planned
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference.pictures import (
     check_same_size,
@@ -262,6 +263,13 @@ def build_lists(cases: Mapping[str, PreparedCase], data_set: About | None = None
             prefix=f"{fold}_",
         )
     return lists
+
+
+def write_lists(folder: str | Path) -> tuple[Path, ...]:
+    """Write the lists with three classes, and name the files; a radiograph's number tells its fold."""
+    folds = {name: "fold1" if int(name[-3:]) % 2 else "fold2" for name in NAMES}
+    cases = {name: replace(planned(name), split=fold) for name, fold in folds.items()}
+    return write_all(build_lists(cases), folder)
 
 
 def _possible_lists(done: PreparedDataset, data_set: About) -> tuple[dict[str, DataList], list[str]]:

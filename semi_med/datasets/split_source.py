@@ -19,6 +19,7 @@ from semi_med.data.splits import SplitCase, foreground_strata
 from semi_med.datasets.record import RECORD, about_of, prepared_cases, read_record
 from semi_med.datasets.subjects import Known, read_subjects
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 from semi_med.inference.io import read_label
 
 STRATA = ("none", "group", "foreground")
@@ -122,6 +123,7 @@ def _from_prepared(folder: Path) -> SplitSource:
     header = {
         "name": about.name,
         "labels": dict(about.labels),
+        "ignored": about.ignored,
         "modality": dict(about.modality),
         "reference": about.reference,
         "licence": about.licence,
@@ -133,7 +135,8 @@ def _from_prepared(folder: Path) -> SplitSource:
 def _from_list(path: Path, folder: Path) -> SplitSource:
     listed: DataList = load_data_list(path)
     header = {
-        key: getattr(listed, key) for key in ("name", "labels", "file_values", "modality", "reference", "licence")
+        key: getattr(listed, key)
+        for key in ("name", "labels", "file_values", "ignored", "modality", "reference", "licence")
     }
     cases = [*listed.labeled, *listed.unlabeled, *listed.validation, *listed.test]
     return SplitSource(folder, tuple(SplitCase(case) for case in cases), header)
@@ -169,11 +172,13 @@ def _highest(folder: Path, cases: Sequence[Case], progress: Callable[[int, int],
         highest = max(highest, int(read_label(folder / str(case.label)).array.max()))
         if progress is not None:
             progress(number, len(cases))
-    if highest > 255:
+    if highest >= IGNORED:
+        unknown = f' and add `"ignored": {IGNORED}` to the list if nothing is known there' if highest == IGNORED else ""
         raise InputError(
             f"labels of up to {highest} are no class indices",
             where=folder,
-            fix="Renumber them from 1, or name the classes.",
+            fix="Renumber them from 1 (`semi-med convert LABELS OUTPUT --label --map-labels "
+            f"{highest}=1`), or name the classes{unknown}.",
             code="LABEL_VALUES",
         )
     return highest
@@ -230,11 +235,13 @@ def _with_strata(source: SplitSource, choices: Choices, progress: Callable[[int,
                 code="SETTING",
             )
         return source
+    has_ignored = source.header.get("ignored") == IGNORED
     shares: dict[str, list[float]] = {}
     labeled = [case for case in source.cases if case.label]
     for number, case in enumerate(labeled, 1):
         array = read_label(source.folder / str(case.label)).array
-        shares.setdefault(case.subject, []).append(np.count_nonzero(array) / array.size)
+        foreground = np.count_nonzero(array) - np.count_nonzero(array == IGNORED) * has_ignored
+        shares.setdefault(case.subject, []).append(foreground / array.size)
         if progress is not None:
             progress(number, len(labeled))
     strata = foreground_strata({subject: float(np.mean(each)) for subject, each in shares.items()})

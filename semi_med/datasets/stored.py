@@ -1,5 +1,7 @@
 """How prepared images and labels are stored: NIfTI where the source has a place in space, PNG where it has none.
 
+Photographs that are kept as they are stay the JPEG files that they were.
+
 Arrays are always indexed (i, j[, k][, c]). For photographs i counts columns from left to right and j rows downwards, so
 that a stored picture looks as the original does. The same array gives the same bytes.
 """
@@ -12,8 +14,8 @@ import numpy as np
 
 from semi_med.inference.label_png import saved_png
 
-NIFTI, PNG = ".nii.gz", ".png"
-SUFFIXES = (NIFTI, PNG)
+NIFTI, PNG, JPEG = ".nii.gz", ".png", ".jpg"
+SUFFIXES = (NIFTI, PNG, JPEG)
 
 _KEPT_TYPES = ("uint8", "int16", "uint16")
 

@@ -44,6 +44,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "max_iterations": trainer.total_iterations,
         "epoch_length": trainer.state.epoch_length,
         "seed": trainer.seed,
+        **({"first_iteration": trainer.first_iteration} if trainer.first_iteration else {}),
         "average_decay": trainer.average_decay,
         "method": type(trainer.method).__name__,
         **_plain("method", vars(trainer.method)),

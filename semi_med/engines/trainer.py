@@ -43,6 +43,8 @@ class SemiSupervisedTrainer(Trainer):
         max_iterations: stop there even in the middle of an epoch; None for max_epochs * epoch_length.
         lr_scheduler: stepped once an iteration.
         seed: of the views. Networks and dropout use torch's global generator, seeded by the caller.
+        first_iteration: place of the first update in the stream of the views' draws, for a run that goes on where an
+            earlier one ended; the method and the schedule count from 0.
         amp: mixed precision: float16 with a scaler on CUDA, bfloat16 elsewhere.
         gradient_clip: largest norm of the gradient, None for no limit.
         average_decay: share of the old average kept when weights are averaged over iterations (0.99, say); the
@@ -66,6 +68,7 @@ class SemiSupervisedTrainer(Trainer):
         max_iterations: int | None = None,
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         seed: int = 0,
+        first_iteration: int = 0,
         amp: bool = False,
         gradient_clip: float | None = None,
         average_decay: float = 0.0,
@@ -73,7 +76,8 @@ class SemiSupervisedTrainer(Trainer):
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         self.method, self.optimizer, self.lr_scheduler = method, optimizer, lr_scheduler
-        self.labeled_view, self.unlabeled_view, self.seed = labeled_view, unlabeled_view, seed
+        self.labeled_view, self.unlabeled_view = labeled_view, unlabeled_view
+        self.seed, self.first_iteration = seed, first_iteration
         self.gradient_clip, self.batches = gradient_clip, train_data_loader
         whole = max_epochs * epoch_length
         self.total_iterations = whole if max_iterations is None else min(whole, max_iterations)
@@ -193,7 +197,7 @@ class SemiSupervisedTrainer(Trainer):
         return moved
 
     def _generator(self, iteration: int, stream: int) -> torch.Generator:
-        key = np.random.SeedSequence([self.seed, iteration, stream, self.state.rank])
+        key = np.random.SeedSequence([self.seed, self.first_iteration + iteration, stream, self.state.rank])
         return torch.Generator().manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
     def _stop_not_finite(self, terms: dict[str, Tensor], batchdata: tuple[dict[str, Any], dict[str, Any]]) -> None:

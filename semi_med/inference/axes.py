@@ -22,7 +22,7 @@ class Wanted:
         volume: of several volumes in one file the one to take, from 0.
         strict: what is probably wrong, such as two frames more than a voxel apart, is an error and no warning.
         sheared: voxel axes need not be at right angles.
-        frames: flat pictures along a fourth axis, (i, j, 1, frames), are taken as the slices of one volume.
+        flat: what is flat is a volume too: two axes are one slice, and (i, j, 1, frames) a slice for each frame.
     """
 
     image: bool = True
@@ -30,7 +30,7 @@ class Wanted:
     volume: int | None = None
     strict: bool = False
     sheared: bool = False
-    frames: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class AxisPlan:
         shape: (i, j, k) or (i, j, k, c), the stored array without its axes of length 1 beyond the third.
         volume: index along the fourth axis, None to keep it.
         warnings: what was odd.
-        frames: the slices are stored as flat pictures along a fourth axis.
+        axes: of the file: 3, or 2 for one slice and 4 for frames if what is flat was wanted.
     """
 
     shape: tuple[int, ...]
     volume: int | None = None
     warnings: tuple[str, ...] = ()
-    frames: bool = False
+    axes: int = 3
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """The volume of a stored array whose first axis is the fastest in memory."""
@@ -67,6 +67,8 @@ def plan_axes(shape: Sequence[int], wanted: Wanted, *, path: Path) -> AxisPlan:
         InputError: code NDIM, for 2D, and for more axes than are wanted; code VOLUME, if that volume is not there.
     """
     text = " x ".join(str(size) for size in shape)
+    if wanted.flat and len(shape) == 2:
+        return AxisPlan((shape[0], shape[1], 1), axes=2)
     if len(shape) < 3:
         raise InputError(
             f"a volume with three axes is wanted, this has {len(shape)} ({text})",
@@ -90,9 +92,9 @@ def plan_axes(shape: Sequence[int], wanted: Wanted, *, path: Path) -> AxisPlan:
         return AxisPlan((*space, count), wanted.volume, (f"VOLUME: volume {wanted.volume} of {count} was taken",))
     if wanted.channels > 1 and further == [wanted.channels]:
         return AxisPlan((*space, count))
-    if wanted.frames and space[2] == 1 and len(further) == 1:
+    if wanted.flat and space[2] == 1 and len(further) == 1:
         taken = f"FRAMES: {count} flat pictures along the fourth axis were taken as slices ({text})"
-        return AxisPlan((*space[:2], count), warnings=(taken,), frames=True)
+        return AxisPlan((*space[:2], count), warnings=(taken,), axes=4)
     channels = f"{wanted.channels} channels" if wanted.channels > 1 else "one number per voxel"
     raise InputError(
         f"a volume with three axes and {channels} is wanted, this has {len(shape)} axes ({text}): "

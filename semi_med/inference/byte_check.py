@@ -46,7 +46,7 @@ class RawVolume:
         inter: added after the factor.
         warnings: what was odd, each beginning with a code.
         convert: what the voxels were converted to float32 with, if they were.
-        frames: the file has (i, j, 1, k): its slices are flat pictures along a fourth axis.
+        axes: of the file: 3, or 2 for one slice (i, j) and 4 for flat frames (i, j, 1, k).
     """
 
     array: np.ndarray
@@ -55,7 +55,7 @@ class RawVolume:
     inter: float = 0.0
     warnings: tuple[str, ...] = ()
     convert: ToFloat32 | None = None
-    frames: bool = False
+    axes: int = 3
 
 
 def check_regular_file(path: Path) -> int:

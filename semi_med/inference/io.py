@@ -43,13 +43,13 @@ class Scan:
         array: (i, j, k[, c]); a picture has one slice.
         affine: 4x4 float64, voxel index to RAS millimetres.
         warnings: what was odd about the file, each beginning with a code, for example `QS_MISMATCH: ...`.
-        frames: the file has its slices as flat pictures along a fourth axis, (i, j, 1, k).
+        axes: of the file: 3, or of what is flat 2 for one slice (i, j) and 4 for frames (i, j, 1, k).
     """
 
     array: np.ndarray
     affine: np.ndarray
     warnings: tuple[str, ...] = ()
-    frames: bool = False
+    axes: int = 3
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -74,7 +74,7 @@ def read_image(
     strict: bool = False,
     sheared: bool = False,
     dicom: Mapping[str, Any] | None = None,
-    frames: bool = False,
+    flat: bool = False,
 ) -> Scan:
     """Reads one image, verified whole and sane.
 
@@ -87,7 +87,8 @@ def read_image(
         strict: an error, not a warning, for what is probably wrong: sform and qform more than a voxel apart.
         sheared: voxel axes need not be at right angles, for a caller that resamples.
         dicom: which series is meant and what is done about gaps, see `semi_med.inference.dicom.read_dicom`.
-        frames: a sequence of flat pictures, (i, j, 1, frames), is a volume with a slice for each; else an error.
+        flat: of NIfTI and MetaImage, two axes are one slice, and a sequence of flat frames, (i, j, 1, frames), is a
+            volume with a slice for each; else both are errors.
 
     Returns:
         The scan in float32, with the slope and intercept of the file applied.
@@ -100,7 +101,7 @@ def read_image(
     if nonfinite not in ("error", "replace"):
         raise InputError(f"nonfinite must be 'error' or 'replace', not {nonfinite!r}", code="SETTING")
     try:
-        raw = _read_raw(path, Wanted(True, channels, volume, strict, sheared, frames), dicom)
+        raw = _read_raw(path, Wanted(True, channels, volume, strict, sheared, flat), dicom)
         convert = raw.convert or ToFloat32(raw.slope, raw.inter)
         array = raw.array if raw.convert else convert(raw.array)
         if not array.flags.writeable:
@@ -108,10 +109,12 @@ def read_image(
         warnings = convert.check(array, nonfinite=nonfinite, path=path)
     except MemoryError as error:
         raise _no_memory(path) from error
-    return Scan(array, raw.affine, (*raw.warnings, *warnings), raw.frames)
+    return Scan(array, raw.affine, (*raw.warnings, *warnings), raw.axes)
 
 
-def read_label(path: str | Path, *, volume: int | None = None, strict: bool = False, sheared: bool = False) -> Scan:
+def read_label(
+    path: str | Path, *, volume: int | None = None, strict: bool = False, sheared: bool = False, flat: bool = False
+) -> Scan:
     """Reads one label volume: class indices, exactly as stored.
 
     Args:
@@ -119,6 +122,7 @@ def read_label(path: str | Path, *, volume: int | None = None, strict: bool = Fa
         volume: as for `read_image`.
         strict: as for `read_image`.
         sheared: as for `read_image`.
+        flat: as for `read_image`.
 
     Returns:
         The label in the smallest unsigned integer type that holds its values.
@@ -129,8 +133,8 @@ def read_label(path: str | Path, *, volume: int | None = None, strict: bool = Fa
     """
     path = Path(path)
     try:
-        raw = _read_raw(path, Wanted(False, 1, volume, strict, sheared))
-        return Scan(_class_indices(raw, path), raw.affine, raw.warnings)
+        raw = _read_raw(path, Wanted(False, 1, volume, strict, sheared, flat))
+        return Scan(_class_indices(raw, path), raw.affine, raw.warnings, raw.axes)
     except MemoryError as error:
         raise _no_memory(path) from error
 
@@ -158,7 +162,7 @@ def _class_indices(raw: RawVolume, path: Path) -> np.ndarray:
     return array.astype(np.min_scalar_type(int(largest)))
 
 
-def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray, frames: bool = False) -> None:
+def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray, axes: int = 3) -> None:
     """Writes class indices as NIfTI, or one slice as a picture, so that the file is either complete or not there.
 
     Args:
@@ -167,7 +171,7 @@ def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray, fram
             (i, j, 1) up to 255, with a palette: its numbers are the class indices, its colours are for people.
         affine: 4x4, voxel index to RAS millimetres; becomes sform and qform, both with code 1. A picture has no place
             in space and drops it.
-        frames: store the slices as flat pictures along a fourth axis, (i, j, 1, k), as `Scan.frames` found them.
+        axes: of a NIfTI file, as `Scan.axes` found them: 2 stores one slice as (i, j), 4 all as frames (i, j, 1, k).
 
     Raises:
         InputError: if the suffix, the label or the affine cannot be written.
@@ -184,7 +188,7 @@ def write_label(path: str | Path, label: np.ndarray, *, affine: np.ndarray, fram
             where=path,
             code="LABEL_VALUES",
         )
-    label = label[:, :, np.newaxis] if frames else label
+    label = label[:, :, np.newaxis] if axes == 4 else _one_slice(label, path) if axes == 2 else label
     _write(path, label.astype(np.uint8 if int(label.max()) < 256 else np.uint16), affine)
 
 
@@ -220,7 +224,7 @@ def nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
 def _one_slice(label: np.ndarray, path: Path) -> np.ndarray:
     if label.ndim != 3 or label.shape[2] != 1:
         raise InputError(
-            f"a picture holds one slice (i, j, 1), this label has {label.shape}",
+            f"one slice (i, j, 1) is wanted for this file, the label has {label.shape}",
             where=path,
             fix="Write it as .nii.gz.",
             code="NDIM",

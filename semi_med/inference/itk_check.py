@@ -80,7 +80,7 @@ def read_itk(path: Path, wanted: Wanted) -> RawVolume:
     array, affine = _read_with_sitk(path, image_io="NrrdImageIO" if nrrd else "MetaImageIO")
     plan = plan_axes(array.shape, wanted, path=path)
     found = (*announced.warnings, *plan.warnings, *warnings)
-    return RawVolume(plan.apply(array), affine, warnings=found, frames=plan.frames)
+    return RawVolume(plan.apply(array), affine, warnings=found, axes=plan.axes)
 
 
 def _header_lines(path: Path, *, last: str) -> tuple[list[str], int]:

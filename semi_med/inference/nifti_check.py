@@ -67,7 +67,9 @@ def read_nifti(path: Path, wanted: Wanted) -> RawVolume:
         needed = check_declared_size(stored, dtype.itemsize, available=packed, path=path, image=wanted.image)
         if not compressed and size < offset + needed:
             raise truncated(path, needed=needed, found=max(size - offset, 0))
-        affine, geometry_warnings = _affine(header, stored[:3], path, strict=wanted.strict)
+        if len(stored) == 2:
+            _add_third_axis(header)
+        affine, geometry_warnings = _affine(header, plan.shape[:3], path, strict=wanted.strict)
         slope, inter, scaling_warnings = _scaling(header)
         read_exactly(stream, needed=offset - header_size, path=path)
         convert = ToFloat32(slope, inter) if wanted.image else None
@@ -75,8 +77,8 @@ def read_nifti(path: Path, wanted: Wanted) -> RawVolume:
         rest = count_to_end(stream, limit=MAX_TRAILING, path=path) if compressed else size - offset - needed
     warnings = (*plan.warnings, *trailing(rest), *geometry_warnings, *scaling_warnings)
     if convert is not None:
-        return RawVolume(plan.apply(array), affine, warnings=warnings, convert=convert, frames=plan.frames)
-    return RawVolume(plan.apply(array), affine, slope, inter, warnings, frames=plan.frames)
+        return RawVolume(plan.apply(array), affine, warnings=warnings, convert=convert, axes=plan.axes)
+    return RawVolume(plan.apply(array), affine, slope, inter, warnings, axes=plan.axes)
 
 
 def _opened(path: Path, *, compressed: bool) -> BinaryIO:
@@ -215,6 +217,22 @@ def _affine(header: Any, shape: tuple[int, ...], path: Path, *, strict: bool) ->
     affine = np.diag([-abs(zooms[0]), abs(zooms[1]), abs(zooms[2]), 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
     return affine, ["NO_ORIENTATION: sform and qform are not set; left and right cannot be known from this file"]
+
+
+def _add_third_axis(header: Any) -> None:
+    """Gives the header of a flat file, which may say nothing about a third axis, one of 1 mm across the other two."""
+    zooms = np.array(header["pixdim"])
+    if zooms[3] == 0:
+        zooms[3] = 1
+        header["pixdim"] = zooms
+    sform = np.asarray(header.get_sform(), dtype=np.float64)
+    if int(header["sform_code"]) > 0 and not sform[:3, 2].any():
+        normal = np.cross(sform[:3, 0], sform[:3, 1])
+        normal /= np.linalg.norm(normal) or 1.0
+        for name, value in zip(("srow_x", "srow_y", "srow_z"), normal, strict=True):
+            row = np.array(header[name])
+            row[2] = value
+            header[name] = row
 
 
 def _qform(header: Any) -> np.ndarray | None:

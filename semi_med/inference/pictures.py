@@ -6,10 +6,7 @@ i counts columns from left to right and j rows downwards. Every file is verified
 
 from __future__ import annotations
 
-import gzip
-import struct
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +20,6 @@ from semi_med.inference.picture_check import PICTURE_FORMATS, is_picture
 from semi_med.inference.picture_check import read_picture as read_checked_picture
 
 _USUAL = ("PICTURE",)  # warnings that hold for every picture
-
-# places in a NIfTI-1 header
-_DIM, _PIXDIM, _SFORM_CODE, _SROW = 40, 76, 254, 280
 
 
 def read_photograph(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -172,7 +166,7 @@ def read_flat_image(path: str | Path) -> Scan:
     Raises:
         InputError: as `read_image`; code NDIM if there are several slices.
     """
-    return _flat(Path(path), read_image)
+    return _flat(read_image(path, flat=True), Path(path))
 
 
 def read_flat_label(path: str | Path) -> Scan:
@@ -181,52 +175,14 @@ def read_flat_label(path: str | Path) -> Scan:
     Raises:
         InputError: as `read_label`; code NDIM if there are several slices.
     """
-    return _flat(Path(path), read_label)
+    return _flat(read_label(path, flat=True), Path(path))
 
 
-def _flat(path: Path, read: Callable[[Path], Scan]) -> Scan:
-    try:
-        scan = read(path)
-    except InputError as error:
-        content = _with_third_axis(path) if error.code == "NDIM" else None
-        if content is None:
-            raise
-        scan = _read_content(content, path, read)
+def _flat(scan: Scan, path: Path) -> Scan:
     if scan.array.ndim != 3 or scan.array.shape[2] != 1:
         shape = " x ".join(str(size) for size in scan.array.shape)
         raise InputError(f"one slice is wanted, this has {shape}", where=path, fix="Check the file.", code="NDIM")
     return replace(scan, array=scan.array[:, :, 0])
-
-
-def _with_third_axis(path: Path) -> bytes | None:
-    """The content of a NIfTI-1 file of two axes, told to have a third of length 1; None for any other file."""
-    compressed = path.name.lower().endswith(".nii.gz")
-    if not compressed and not path.name.lower().endswith(".nii"):
-        return None
-    data = bytearray(gzip.decompress(path.read_bytes()) if compressed else path.read_bytes())
-    order = "<" if data[:4] == struct.pack("<i", 348) else ">"
-    if data[:4] != struct.pack(f"{order}i", 348) or struct.unpack_from(f"{order}h", data, _DIM)[0] != 2:
-        return None
-    struct.pack_into(f"{order}h", data, _DIM, 3)
-    struct.pack_into(f"{order}h", data, _DIM + 6, 1)
-    if struct.unpack_from(f"{order}f", data, _PIXDIM + 12)[0] == 0:
-        struct.pack_into(f"{order}f", data, _PIXDIM + 12, 1.0)
-    sform = np.array(struct.unpack_from(f"{order}12f", data, _SROW), dtype=np.float64).reshape(3, 4)
-    if struct.unpack_from(f"{order}h", data, _SFORM_CODE)[0] > 0 and not sform[:, 2].any():
-        normal = np.cross(sform[:, 0], sform[:, 1])
-        sform[:, 2] = normal / (np.linalg.norm(normal) or 1.0)
-        struct.pack_into(f"{order}12f", data, _SROW, *sform.ravel())
-    return bytes(data)
-
-
-def _read_content(content: bytes, path: Path, read: Callable[[Path], Scan]) -> Scan:
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "flat.nii"
-        copy.write_bytes(content)
-        try:
-            return read(copy)
-        except InputError as error:
-            raise InputError(error.problem, where=path, fix=error.fix, code=error.code) from error
 
 
 def smallest_type(array: np.ndarray) -> np.ndarray:

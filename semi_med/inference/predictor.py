@@ -40,11 +40,11 @@ class Prediction:
         label: (i, j, k) class indices, or the numbers that the bundle's labels have for them; uint8, uint16 above 255.
         affine: 4x4 float64, voxel index to RAS millimetres: that of the scan.
         volumes_ml: millilitres of every class but the background, by name; empty for what has no volume in space, a
-            picture or a sequence of flat frames.
+            picture, two axes or a sequence of flat frames.
         voxels: the same as counts, of a picture in pixels.
         warnings: what was odd, each beginning with a code.
         seconds: wall time, reading included.
-        frames: the slices are flat pictures along a fourth axis of the scan's file, (i, j, 1, k).
+        axes: of the scan's file: 3, or of what is flat 2 for (i, j) and 4 for (i, j, 1, k).
     """
 
     label: np.ndarray
@@ -53,7 +53,7 @@ class Prediction:
     voxels: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float
-    frames: bool = False
+    axes: int = 3
 
 
 class Predictor:
@@ -69,7 +69,7 @@ class Predictor:
         self.device = device
         # in place of the bundle's own loader, so that no file goes round the checks
         channels = bundle.channels or 1
-        self._reader = ScanReader(nonfinite="replace", channels=channels, frames=bundle.by_slices)
+        self._reader = ScanReader(nonfinite="replace", channels=channels, flat=bundle.by_slices)
         reader: Any = self._reader  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
 
@@ -130,7 +130,7 @@ class Predictor:
         self._reader.dicom = dict(dicom or {})
         files = [str(path)] if isinstance(path, str | Path) else [str(name) for name in path]
         try:
-            label, affine, warnings, frames = self._segment(files)
+            label, affine, warnings, axes = self._segment(files)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ResourceError(
                 "there is not enough memory for this scan",
@@ -150,7 +150,7 @@ class Predictor:
             if index > 0
         }
         millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-        flat = frames or _are_pictures(files)
+        flat = axes != 3 or _are_pictures(files)
         warnings += [f"EMPTY: no voxel is {name}" for name, count in voxels.items() if count == 0]
         return Prediction(
             label=label,
@@ -159,11 +159,11 @@ class Predictor:
             voxels=voxels,
             warnings=tuple(warnings),
             seconds=time.perf_counter() - started,
-            frames=frames,
+            axes=axes,
         )
 
-    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str], bool]:
-        """Label, affine and warnings of one scan, and whether its slices are frames."""
+    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str], int]:
+        """Label, affine and warnings of one scan, and how many axes its file has."""
         if not self.bundle.by_slices and _are_pictures(files):
             raise InputError(
                 "the network is 3D and wants a volume, this is a picture",
@@ -175,7 +175,7 @@ class Predictor:
         image = data["image"]
         shape = tuple(image.shape[1:])
         affine = np.asarray(image.affine, dtype=np.float64).copy()
-        warnings, frames = image.meta["warnings"].splitlines(), bool(image.meta["frames"])
+        warnings, axes = image.meta["warnings"].splitlines(), int(image.meta["axes"])
         if self.bundle.channels not in (None, image.shape[0]):
             raise InputError(
                 f"the network wants {self.bundle.channels} image channels, the case has {image.shape[0]}",
@@ -191,7 +191,7 @@ class Predictor:
         self._check_probs(probs, files[0])
         data["pred"] = MetaTensor(probs[0], meta=data["image"].meta)
         label = self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine)
-        return label, affine, warnings, frames
+        return label, affine, warnings, axes
 
     def _check_probs(self, probs: torch.Tensor, file: str) -> None:
         if probs.shape[1] != len(self.bundle.classes):
@@ -321,7 +321,7 @@ def _predict_case(predictor: Predictor, case: BatchCase, dicom: Mapping[str, Any
     )
     try:
         prediction = predictor([case.image, *case.further], dicom={**dicom, "series": case.series})
-        write_label(case.target, prediction.label, affine=prediction.affine, frames=prediction.frames)
+        write_label(case.target, prediction.label, affine=prediction.affine, axes=prediction.axes)
     except SemiMedError as error:
         if error.code == "DISK_FULL":  # every further case would fail alike
             raise

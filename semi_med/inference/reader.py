@@ -24,14 +24,14 @@ class ScanReader(ImageReader):
     One file, or one folder with a DICOM series, is a volume without a channel axis; a list of them is one channel each,
     `(C, i, j, k)`. A file that holds all channels, as a picture in colour does, gives `(C, i, j, k)` too.
     The metadata has `affine`, `original_affine`, `spatial_shape`, `space`, `original_channel_dim`, `warnings` (one
-    text, empty if nothing was odd, so that cases with and without warnings make a batch) and `frames` (1 if the slices
-    lie along a fourth axis of the file, else 0).
+    text, empty if nothing was odd, so that cases with and without warnings make a batch) and `axes` (of the file,
+    see `semi_med.inference.io.Scan`).
 
     Args:
         nonfinite: what happens to NaN and infinite voxels, see `semi_med.inference.io.read_image`.
         dicom: choices for DICOM series, see `semi_med.inference.dicom.read_dicom`.
         channels: a fourth axis of this length in one file is the channels; without it, four axes are an error.
-        frames: a sequence of flat pictures, (i, j, 1, frames), is a volume with a slice for each; for 2D networks.
+        flat: two axes are one slice, (i, j, 1, frames) a slice for each frame; for 2D networks.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class ScanReader(ImageReader):
         nonfinite: Literal["error", "replace"] = "error",
         dicom: Mapping[str, Any] | None = None,
         channels: int = 1,
-        frames: bool = False,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.frames = frames
+        self.flat = flat
         self.nonfinite = nonfinite
         self.dicom = dict(dicom or {})
 
@@ -73,7 +73,7 @@ class ScanReader(ImageReader):
         """
         channels = self.channels if len(img) == 1 else 1
         scans = [
-            read_image(path, nonfinite=self.nonfinite, channels=channels, dicom=self.dicom, frames=self.frames)
+            read_image(path, nonfinite=self.nonfinite, channels=channels, dicom=self.dicom, flat=self.flat)
             for path in img
         ]
         for path, scan in zip(img[1:], scans[1:], strict=True):
@@ -88,7 +88,7 @@ class ScanReader(ImageReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             # MONAI's sign for "there is no channel axis" is NaN
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == 3 else 0,
-            "frames": int(scans[0].frames),
+            "axes": scans[0].axes,
             "warnings": "\n".join(dict.fromkeys(warning for scan in scans for warning in scan.warnings)),
         }
         return array, meta

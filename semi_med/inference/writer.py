@@ -67,5 +67,5 @@ class SaveLabeld(MapTransform):
             self.output_dir / label_name(scan, format=self.format),
             indices.astype(np.uint8 if indices.max() < 256 else np.uint16),
             affine=np.asarray(label.affine, dtype=np.float64),
-            frames=bool(label.meta.get("frames", 0)),
+            axes=int(label.meta.get("axes", 3)),
         )

@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.inference.io import Scan, read_label
-from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
-from semi_med.metrics.case import DISTANCES, OVERLAPS, Row, case_metrics
+from semi_med.metrics.case import DISTANCES, OVERLAPS, Row
 from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
+from semi_med.metrics.pair import measure_pair, read_classes, values_in
 from semi_med.metrics.pairing import Pairing, pair_files
-from semi_med.metrics.regions import Region, parse_regions, region_metrics
+from semi_med.metrics.regions import Region, parse_regions
 from semi_med.metrics.table import metrics_in, summarize
 
-_TOLERANCE = 0.1  # voxels: below what resampling by nearest neighbour could move
 _MOST_CLASSES = 255
 _DEFINITIONS = {
     "hd95": "95th percentile of the surface distances of both directions, pooled",
@@ -28,6 +23,7 @@ _DEFINITIONS = {
     "assd": "mean of the asd of both directions",
     "surface": "object minus its erosion with face neighbours",
     "interval": "95 % bootstrap interval (BCa) of the mean over cases",
+    "ignored": "voxels where the label says so are background in prediction and label",
     "undefined": "left out of mean, sd and median, and counted in n_undefined",
 }
 _MORE_DEFINITIONS = {
@@ -90,6 +86,7 @@ def evaluate(
     regions: Sequence[str] = (),
     group_pattern: str | None = None,
     volume_pattern: str | None = None,
+    ignored: int | None = None,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
@@ -108,6 +105,7 @@ def evaluate(
         regions: classes to measure as one structure beside each alone, each as `epi=1+2`, with numbers or names.
         group_pattern: a regular expression that finds the group of a case in its name, to summarise each group too.
         volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
+        ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
@@ -122,19 +120,21 @@ def evaluate(
     pairing = pair_files(predictions, labels, cases=cases)
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
-    group, volume = (
-        None if text is None else name_pattern(text, option=option)
-        for text, option in ((group_pattern, "--group-pattern"), (volume_pattern, "--volume-pattern"))
-    )
-    for pattern in (group, volume):
-        if pattern is not None:
-            pattern.check([*pairing.pairs, *pairing.missing])
+    every = [*pairing.pairs, *pairing.missing]
+    group = _pattern(group_pattern, "--group-pattern", cases=every)
+    volume = _pattern(volume_pattern, "--volume-pattern", cases=every)
 
     problems: dict[str, SemiMedError] = {}
-    names = _classes_of_labels(pairing, problems) if classes is None else _foreground(classes)
+    names = _classes_of_labels(pairing, problems, ignored=ignored) if classes is None else _foreground(classes)
     asked = _Asked(parse_regions(regions, classes=names) if regions else (), group, volume)
     measured, of_regions = _measure_all(
-        pairing, names, problems, asked.regions, closed=classes is None, report=report or (lambda line: None)
+        pairing,
+        names,
+        problems,
+        asked.regions,
+        closed=classes is None,
+        ignored=ignored,
+        report=report or (lambda line: None),
     )
     found = tuple(problems[case] for case in pairing.pairs if case in problems)
     if not measured:
@@ -149,7 +149,16 @@ def evaluate(
     )
     if asked.anything:
         result = _broken_down(result, of_regions, asked, unmeasured=list(problems))
-    return result if table is None else _written(result, table, asked)
+    return result if table is None else _written(result, table, asked, ignored=ignored)
+
+
+def _pattern(text: str | None, option: str, *, cases: Collection[str]) -> NamePattern | None:
+    """A pattern that is known to match every case."""
+    if text is None:
+        return None
+    pattern = name_pattern(text, option=option)
+    pattern.check(cases)
+    return pattern
 
 
 def _broken_down(
@@ -166,40 +175,6 @@ def _broken_down(
         volume_rows=tuple(sorted(volumes, key=lambda row: str(row["volume"]))),
         breakdown=tuple(break_down(rows, of_regions, group=group, volume=volume, unmeasured=unmeasured)),
     )
-
-
-def check_same_grid(prediction: Scan, label: Scan, *, where: tuple[Path, Path]) -> None:
-    """Raise unless both arrays have one shape and no corner of the volume lies more than 0.1 voxel apart.
-
-    A picture has no place in space: where one of both is a picture, only the shapes are compared.
-
-    Args:
-        prediction: with its affine, voxel to RAS mm.
-        label: the same.
-        where: both files, for the error.
-
-    Raises:
-        InputError: names both files and what differs.
-    """
-    names = f"{where[0]} and {where[1].name}"
-    fix = "Resample the prediction onto the label's grid (nearest neighbour)"
-    shape = label.array.shape
-    if prediction.array.shape != shape or len(shape) > 3:
-        raise InputError(
-            f"wanted one shape of at most 3 axes, got {prediction.array.shape} and {shape}",
-            where=names,
-            fix=fix,
-            code="SHAPE",
-        )
-    if any(is_picture(path) for path in where):
-        return
-    ends = [(0, size - 1) for size in shape] + [(0,)] * (3 - len(shape))
-    corners = np.array([(*corner, 1) for corner in product(*ends)], float).T
-    apart = np.abs(np.linalg.solve(label.affine, prediction.affine @ corners) - corners).max()
-    if not apart <= _TOLERANCE:
-        raise InputError(
-            f"the grids lie up to {apart:.2g} voxels apart (affines differ)", where=names, fix=fix, code="GEOMETRY"
-        )
 
 
 def _table_path(output: Path | None) -> Path | None:
@@ -232,6 +207,7 @@ def _measure_all(
     regions: Sequence[Region],
     *,
     closed: bool,
+    ignored: int | None,
     report: Callable[[str], None],
 ) -> tuple[list[Row], list[Row]]:
     """Rows of classes and of regions of all pairs that could be measured; the others go to `problems`."""
@@ -242,7 +218,9 @@ def _measure_all(
         try:
             if case in problems:
                 raise problems[case]
-            found, more = _measure_pair(prediction, label, names, regions, closed=closed)
+            found, more = measure_pair(
+                prediction, label, classes=names, regions=regions, closed=closed, ignored=ignored
+            )
         except SemiMedError as error:
             problems[case] = error
             report(f"{counter}: not measured. {error}")
@@ -253,12 +231,12 @@ def _measure_all(
     return rows, of_regions
 
 
-def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> dict[int, str]:
+def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None) -> dict[int, str]:
     """Names for the values that occur in the labels; a label that cannot be read goes to `problems`."""
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
         try:
-            found = _values(read_label(label).array)
+            found = values_in(read_classes(label).array)
             if len(found) > _MOST_CLASSES + 1:
                 raise InputError(
                     f"wanted class indices, got {len(found)} different values",
@@ -269,7 +247,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> d
             values.update(found)
         except SemiMedError as error:
             problems[case] = error
-    values.discard(0)
+    values -= {0, ignored}
     if not values and not problems:
         raise InputError(
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
@@ -277,51 +255,8 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError]) -> d
     return {value: f"class {value}" for value in sorted(values)}
 
 
-def _values(array: np.ndarray) -> list[int]:
-    # Counting is several times faster than sorting; slab by slab, because it takes eight bytes a voxel.
-    if array.dtype.itemsize > 2:
-        return np.unique(array).tolist()
-    found: set[int] = set()
-    for slab in array:
-        found.update(np.flatnonzero(np.bincount(slab.ravel())).tolist())
-    return sorted(found)
-
-
-def _measure_pair(
-    prediction: Path, label: Path, classes: Mapping[int, str], regions: Sequence[Region], *, closed: bool
-) -> tuple[list[Row], list[Row]]:
-    predicted, expert = read_label(prediction), read_label(label)
-    check_same_grid(predicted, expert, where=(prediction, label))
-    unknown = sorted(set(_values(predicted.array)) - {0, *classes}) if closed else []
-    if unknown:
-        raise InputError(
-            f"wanted the values of the labels (0, {', '.join(map(str, classes))}), but the prediction also has "
-            f"{', '.join(map(str, unknown[:5]))}",
-            where=prediction,
-            fix="Check that both use the same numbers for the classes, or name the classes to measure",
-            code="CLASSES",
-        )
-    if is_picture(label):
-        _check_numbers(expert.array, classes, label)
-    spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: expert.array.ndim]]
-    rows = case_metrics(predicted.array, expert.array, classes=classes, spacing=spacing)
-    return rows, region_metrics(predicted.array, expert.array, regions=regions, spacing=spacing)
-
-
-def _check_numbers(array: np.ndarray, classes: Mapping[int, str], label: Path) -> None:
-    """Refuse a drawing in black and white whose white is no class: it would count as an empty label."""
-    values = set(_values(array)) - {0}
-    if values == {255} and 255 not in classes:
-        raise InputError(
-            f"class numbers 0, {', '.join(map(str, classes))} are wanted, this picture has 0 and 255",
-            where=label,
-            fix=f"`semi-med convert {label.name} OUTPUT --label --map-labels 255=1`, or prepare the data set",
-            code="CLASSES",
-        )
-
-
 def _line(row: Row) -> str:
-    distance = f"{row['hd95_voxel']:.2f} voxels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
+    distance = f"{row['hd95_voxel']:.2f} pixels" if math.isnan(row["hd95_mm"]) else f"{row['hd95_mm']:.2f} mm"
     text = f"{row['class_name']} Dice {row['dice']:.4f}, HD95 {distance}"
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
@@ -331,11 +266,12 @@ def _undefined_row(case: str, value: int | str, name: str) -> Row:
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 
 
-def _written(result: EvaluationResult, table: Path, asked: _Asked) -> EvaluationResult:
+def _written(result: EvaluationResult, table: Path, asked: _Asked, *, ignored: int | None) -> EvaluationResult:
     content = {
         "schema": 1,
         "cases": len({row["case"] for row in result.rows}),
         "classes": result.classes,
+        "ignored": ignored,
         "missing_predictions": result.missing,
         "predictions_without_label": [path.name for path in result.extra],
         "problems": [{"code": problem.code, "problem": str(problem)} for problem in result.problems],

@@ -7,6 +7,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from semi_med.ops.known import known
+
 _AT_ONCE = 2**26  # numbers held by one step of the transform on a GPU
 
 
@@ -15,24 +17,32 @@ def signed_distance(label: Tensor, classes: int) -> Tensor:
 
     As in the code of Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv:1812.07032:
     outside, the distance to the nearest voxel of the class; inside, 1 minus the distance to the nearest voxel that is
-    not of it. A class that is absent, or fills its image, has no outline: all its distances are 0.
+    not of it. A class that is absent, or fills its image, has no outline: all its distances are 0. An `IGNORED` voxel
+    is neither of a class nor not of it, and its own distances are 0.
 
     Args:
-        label: class indices `(B, 1, *spatial)`, any integer type.
+        label: class indices and `IGNORED`, `(B, 1, *spatial)`, any integer type.
         classes: K.
 
     Returns:
         float32 `(B, K, *spatial)`, in voxels, on the label's device. On a CPU by scipy, on a GPU there.
     """
     onehot = label.long() == torch.arange(classes, device=label.device).view(1, -1, *[1] * (label.dim() - 2))
+    seen = known(label)
     if label.device.type == "cpu":
-        maps = onehot.numpy()
-        out = np.zeros(maps.shape, dtype=np.float32)
-        for inside, target in zip(maps.reshape(-1, *maps.shape[2:]), out.reshape(-1, *maps.shape[2:]), strict=True):
-            if inside.any() and not inside.all():
-                target[:] = _signed(inside)
+        out = np.zeros(onehot.shape, dtype=np.float32)
+        for maps, there, targets in zip(onehot.numpy(), seen.numpy()[:, 0], out, strict=True):
+            for inside, target in zip(maps, targets, strict=True):
+                if inside.any() and (there & ~inside).any():
+                    target[:] = _signed(inside) if there.all() else _signed_where_known(inside, there)
         return torch.from_numpy(out)
-    return signed_distance_on_device(onehot)
+    return signed_distance_on_device(onehot, seen)
+
+
+def _signed_where_known(inside: np.ndarray, there: np.ndarray) -> np.ndarray:
+    outside = there & ~inside
+    signed = ndimage.distance_transform_edt(~inside) * outside
+    return (signed - np.where(inside, ndimage.distance_transform_edt(~outside) - 1, 0)).astype(np.float32)
 
 
 def _signed(inside: np.ndarray) -> np.ndarray:
@@ -46,15 +56,18 @@ def _signed(inside: np.ndarray) -> np.ndarray:
     return out
 
 
-def signed_distance_on_device(inside: Tensor) -> Tensor:
+def signed_distance_on_device(inside: Tensor, seen: Tensor | None = None) -> Tensor:
     """The same by tensor operations alone, for a GPU.
 
     Args:
         inside: bool `(B, K, *spatial)`.
+        seen: bool `(B, 1, *spatial)`, False where the label is `IGNORED`; None for everywhere.
     """
-    share = inside.float().mean(dim=tuple(range(2, inside.dim())), keepdim=True)
-    signed = torch.where(inside, 1 - _distance(~inside).sqrt(), _distance(inside).sqrt())
-    return torch.where((share > 0) & (share < 1), signed, torch.zeros_like(signed))
+    outside = ~inside if seen is None else ~inside & seen
+    signed = torch.where(inside, 1 - _distance(outside).sqrt(), _distance(inside).sqrt())
+    both = inside.flatten(2).any(2) & outside.flatten(2).any(2)
+    both = both.view(*both.shape, *[1] * (inside.dim() - 2))
+    return torch.where(both & (inside | outside), signed, torch.zeros_like(signed))
 
 
 def _distance(targets: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semi_med.ops.known import known
+
 
 def pseudo_label(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Most probable class of each voxel, and whether it is probable enough to count.
@@ -37,12 +39,14 @@ def entropy(probs: Tensor) -> Tensor:
 def overlap(a: Tensor, b: Tensor) -> Tensor:
     """Dice overlap of the foregrounds of two labellings, a scalar in [0, 1]; 1 where neither has any foreground.
 
-    A voxel is shared where both give it the same class and that class is not the background (0).
+    A voxel is shared where both give it the same class and that class is not the background (0). Voxels that are
+    `IGNORED` in either count nowhere.
 
     Args:
         a: class indices of any shape.
         b: class indices of the same shape.
     """
-    shared = ((a == b) & (a > 0)).sum()
-    total = (a > 0).sum() + (b > 0).sum()
+    counts = known(b, known(a))
+    shared = ((a == b) & (a > 0) & counts).sum()
+    total = ((a > 0) & counts).sum() + ((b > 0) & counts).sum()
     return torch.where(total > 0, 2.0 * shared / total.clamp(min=1), torch.ones_like(total, dtype=torch.float32))

@@ -74,6 +74,9 @@ def _page(found: Analysis) -> str:
     return environment.get_template("comparison.html").render(
         title=view.title,
         unit=view.unit,
+        thing=view.thing,
+        element="pixel" if view.thing == "picture" else "voxel",
+        distance=found.distance[1],
         baseline=found.names.get(view.baseline, view.method_names.get(view.baseline, view.baseline)),
         cards=[_card(found, labeled) for labeled in found.counts],
         missing=list(view.missing),
@@ -172,7 +175,7 @@ def _notes(found: Analysis) -> list[str]:
 
 def _looks(found: Analysis) -> list[tuple[str, Any]]:
     styles = looks(found.names, baseline=found.view.baseline)
-    return [(name, styles[method]) for method, name in found.names.items()]
+    return [(found.brief[method], styles[method]) for method in found.names]
 
 
 def _counts(found: Analysis) -> Mapping[str, int]:

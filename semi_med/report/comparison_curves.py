@@ -72,6 +72,8 @@ def health_flags(found: Analysis, logs: Logs) -> list[str]:
         for seed, log in several.items():
             where = f"{found.names[method]}, {found.labels(labeled)}, seed {seed}"
             flags += [f"{where}: {sentence}" for sentence in _complaints(log)]
+    if found.view.thing == "picture":
+        flags = [flag.replace("voxels", "pixels").replace("scans", "pictures") for flag in flags]
     return flags
 
 
@@ -156,7 +158,7 @@ def _figure(found: Analysis, rows: Mapping[str, str], logs: Logs, *, smoothed: b
     _same_range(cells[: len(panels)], columns=columns, one_row=len(shown) == 1)
     if "mean_dice" in shown:
         _late(cells[: len(panels)])
-    legend_above(figure, {m: name for m, name in found.names.items() if m in drawn}, styles)
+    legend_above(figure, {m: found.brief[m] for m in found.names if m in drawn}, styles)
     return figure
 
 

@@ -17,7 +17,7 @@ from semi_med.metrics.comparison import (
     share_of_gap,
 )
 from semi_med.report.comparison_views import ComparisonView, RunResult
-from semi_med.report.comparison_words import Choice, MethodVerdict, judge_method, label_words
+from semi_med.report.comparison_words import Choice, MethodVerdict, brief_names, judge_method, label_words
 
 _CONFIDENCE = 0.95
 
@@ -67,6 +67,20 @@ class Analysis:
     names: Mapping[str, str]
     counts: tuple[int, ...]
     entries: Mapping[tuple[str, int | None], Entry]
+
+    @property
+    def brief(self) -> dict[str, str]:
+        """Method to the name that figures and heads of tables have room for."""
+        return brief_names({**self.view.method_names, **self.names})
+
+    @property
+    def distance(self) -> tuple[str, str]:
+        """Column of HD95 that is shown, and its unit: in millimetres wherever there are any."""
+        if self.view.thing == "picture":
+            return "hd95_voxel", "pixels"
+        rows = [row for run in self.view.runs for row in run.table]
+        known = {name: any(not math.isnan(float(row[name])) for row in rows) for name in ("hd95_mm", "hd95_voxel")}
+        return ("hd95_voxel", "voxels") if known["hd95_voxel"] and not known["hd95_mm"] else ("hd95_mm", "mm")
 
     @property
     def ceiling(self) -> Entry | None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from semi_med.report.comparison_data import Analysis, Entry
-from semi_med.report.comparison_style import GRID, INK, SOFT, Look, dress, grid_of, legend_above, looks
+from semi_med.report.comparison_style import EDGE, GRID, INK, SOFT, Look, dress, grid_of, legend_above, looks
 from semi_med.report.comparison_words import points, span
 from semi_med.report.figures import WIDTH, short
 
@@ -21,7 +21,7 @@ def accuracy_figure(found: Analysis) -> Figure | None:
         return None
     styles = looks(found.names, baseline=found.view.baseline)
     shown = {
-        method: name for method, name in found.names.items() if any((method, n) in found.entries for n in found.counts)
+        method: found.brief[method] for method in found.names if any((method, n) in found.entries for n in found.counts)
     }
     figure, ((axes,),) = grid_of(1, 1, height=4.1)
     ends = [_ceiling_band(axes, found)]
@@ -34,7 +34,11 @@ def accuracy_figure(found: Analysis) -> Figure | None:
             if (method, labeled) in found.entries
         ]
         ends += [_accuracy_line(axes, line, styles[method], step=step, dashed=method == found.view.baseline)]
-    dress(axes, x=f"Labelled {found.view.unit}s (other training scans: without labels)", y="Mean Dice, points")
+    dress(
+        axes,
+        x=f"Labelled {found.view.unit}s (other training {found.view.thing}s: without labels)",
+        y="Mean Dice, points",
+    )
     axes.set_xticks(range(len(found.counts)), [str(labeled) for labeled in found.counts])
     axes.set_xlim(-0.5, len(found.counts) - 0.5)
     axes.grid(axis="x", visible=False)
@@ -61,11 +65,17 @@ def forest_figure(found: Analysis) -> Figure | None:
     y = 0.0
     for labeled, entries in groups:
         axes.text(
-            -0.25, y, f"{found.labels(labeled)}", transform=aside, fontsize=9, va="center", color=INK, weight="bold"
+            *(-0.02, y, found.labels(labeled)),
+            transform=aside,
+            fontsize=9,
+            va="center",
+            ha="right",
+            color=INK,
+            weight="bold",
         )
         for entry in sorted(entries, key=lambda entry: -entry.difference.mean):  # type: ignore[union-attr]
             y -= 1
-            _forest_line(axes, entry, y, look=styles[entry.method])
+            _forest_line(axes, entry, y, name=found.brief[entry.method], look=styles[entry.method])
         y -= 1.25
     axes.axvline(0, color=INK, linewidth=1.0, zorder=1)
     dress(axes, x=f"Dice points, difference to {short(found.names[found.view.baseline])}")
@@ -121,13 +131,11 @@ def _accuracy_line(
         dots = 100 * np.array(list(mean.by_seed.values()))
         axes.plot(np.full(len(dots), x + 0.3 * step), dots, ".", color=look.colour, alpha=0.55, markersize=6, zorder=3)
         seen += dots[np.isfinite(dots)].tolist()
-    axes.plot(
-        xs, ys, look.marker, color=look.colour, markersize=6.5, markeredgecolor="white", markeredgewidth=1.0, zorder=4
-    )
+    axes.plot(xs, ys, look.marker, color=look.colour, markersize=look.size, zorder=4, **EDGE)
     return min(seen), max(seen)
 
 
-def _forest_line(axes: Axes, entry: Entry, y: float, *, look: Look) -> None:
+def _forest_line(axes: Axes, entry: Entry, y: float, *, name: str, look: Look) -> None:
     found = entry.difference
     assert found is not None
     if not math.isnan(found.low):
@@ -137,12 +145,12 @@ def _forest_line(axes: Axes, entry: Entry, y: float, *, look: Look) -> None:
     seeds = 100 * np.array(list(found.by_seed.values()))
     axes.plot(seeds, np.full(len(seeds), y), "|", color=INK, markersize=7, markeredgewidth=0.9, zorder=3)
     mean = 100 * found.mean
-    axes.plot([mean], [y], look.marker, color=look.colour, markersize=7, markeredgecolor="white", zorder=4)
+    axes.plot([mean], [y], look.marker, color=look.colour, markersize=look.size, zorder=4, **EDGE)
     aside = blended_transform_factory(axes.transAxes, axes.transData)
     axes.text(
         -0.02,
         y,
-        short(entry.name, 24),
+        short(name, 24),
         transform=aside,
         fontsize=9,
         va="center",

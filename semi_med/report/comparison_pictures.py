@@ -15,7 +15,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from semi_med.errors import InputError, SemiMedError
 from semi_med.inference.io import Scan, read_image, read_label
-from semi_med.metrics.evaluate import check_same_grid
+from semi_med.inference.picture_check import is_picture
+from semi_med.metrics.case import surface
+from semi_med.metrics.pair import check_same_grid
 from semi_med.metrics.table import case_means
 from semi_med.report.comparison_data import Analysis, Entry
 from semi_med.report.comparison_style import INK, Look, looks
@@ -24,7 +26,9 @@ from semi_med.report.figures import WIDTH, data_uri, short
 from semi_med.report.overlay import LABEL_COLOUR, PLANES, PREDICTION_COLOURS, Plane, to_ras
 
 _MOST = 6
-_MARGIN = 10.0  # mm around the structure
+_MARGIN = 10.0  # mm around the structure, pixels of a picture
+_LINE, _THIN = 1.3, 0.03  # points; share of the picture below which a structure would vanish under broad outlines
+_PICTURE = Plane("Picture", 2, 0, 1, "", "", "", "")  # upright as it is stored, and no patient's sides
 _PREDICTION = PREDICTION_COLOURS[0]
 
 _Dice = Mapping[str, Mapping[int, Mapping[str, float]]]  # method, seed, case
@@ -42,7 +46,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Slices:
-    """One slice of a case, arrays (up, across), and the size of a pixel in mm (across, up)."""
+    """One slice of a case, arrays (up, across), and the size of a pixel in mm (across, up).
+
+    The image of a picture in colour is (up, across, 3).
+    """
 
     plane: Plane
     image: np.ndarray
@@ -80,12 +87,15 @@ def draw_pictures(found: Analysis) -> list[dict[str, str]]:
         dice = {entry.method: _dice(entry, choice) for entry in entries}
         line = {"case": choice.case, "labels": found.labels(choice.labeled), "reason": choice.reason}
         line |= {"seed": str(choice.seed), "picture": "", "problem": "", "slice": ""}
-        line["words"] = ", ".join(f"{entry.name} {points(dice[entry.method])}" for entry in entries)
+        line["words"] = ", ".join(f"{found.brief[entry.method]} {points(dice[entry.method])}" for entry in entries)
         try:
             slices = load_slices(found, choice)
-            titles = {entry.method: f"{short(entry.name, 26)}  {points(dice[entry.method])}" for entry in entries}
+            titles = {
+                entry.method: f"{short(found.brief[entry.method], 26)}  {points(dice[entry.method])}"
+                for entry in entries
+            }
             figure = slice_figure(slices, titles=titles, styles=styles)
-            line |= {"picture": data_uri(figure, dpi=125), "slice": slices.plane.name.lower()}
+            line |= {"picture": data_uri(figure, dpi=125), "slice": _slice_words(slices.plane)}
         except SemiMedError as error:
             line["problem"] = f"{error.problem} ({Path(error.where).name})" if error.where else error.problem
         drawn.append(line)
@@ -104,12 +114,13 @@ def load_slices(found: Analysis, choice: Choice) -> Slices:
     wanting = [name for name, path in paths.items() if path is None]
     if wanting:
         raise InputError(f"no file of the {' and the '.join(wanting)} is given", where=choice.case, code="MISSING")
+    drawn_from_picture = is_picture(Path(str(paths["image"])))
     expert = read_label(Path(str(paths["label"])))
     if expert.array.ndim != 3:
         raise InputError(f"wanted 3 axes to draw, got shape {expert.array.shape}", where=paths["label"], code="SHAPE")
-    image = read_image(Path(str(paths["image"])), nonfinite="replace")
-    image = image if image.array.ndim == 3 else Scan(image.array[..., 0], image.affine, image.warnings)
-    check_same_grid(image, expert, where=(Path(str(paths["image"])), Path(str(paths["label"]))))
+    image = read_image(Path(str(paths["image"])), nonfinite="replace", channels=3 if drawn_from_picture else 1)
+    first = image if image.array.ndim == 3 else Scan(image.array[..., 0], image.affine, image.warnings)
+    check_same_grid(first, expert, where=(Path(str(paths["image"])), Path(str(paths["label"]))))
     predictions = {}
     for entry in found.at(choice.labeled):
         path = next((run.predictions.get(choice.case) for run in entry.runs if run.seed == choice.seed), None)
@@ -118,7 +129,9 @@ def load_slices(found: Analysis, choice: Choice) -> Slices:
             check_same_grid(scan, expert, where=(Path(path), Path(str(paths["label"]))))
             predictions[entry.method] = to_ras(scan)[0]
     label, spacing = to_ras(expert)
-    return _cut(to_ras(image)[0], label, predictions, spacing)
+    shown = image if drawn_from_picture else first
+    found_slices = _cut(to_ras(shown)[0], label, predictions, spacing)
+    return replace(found_slices, plane=_PICTURE) if drawn_from_picture else found_slices
 
 
 def slice_figure(slices: Slices, *, titles: Mapping[str, str], styles: Mapping[str, Look]) -> Figure:
@@ -171,6 +184,10 @@ def _worst_of_best(found: Analysis, dice: _Dice, *, labeled: int) -> list[Choice
     return [Choice(case, labeled, seed, f"{best.name} {words} against {found.names[baseline]}")]
 
 
+def _slice_words(plane: Plane) -> str:
+    return plane.name if plane is _PICTURE else f"{plane.name} slice"
+
+
 def _span(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return max(defined) - min(defined) if len(defined) > 1 else -1.0
@@ -196,7 +213,7 @@ def _cut(image: np.ndarray, label: np.ndarray, predictions: Mapping[str, np.ndar
     at = int(areas[plane].argmax())
 
     def slice_of(array: np.ndarray) -> np.ndarray:
-        return np.take(array, at, axis=plane.normal).T
+        return np.take(array, at, axis=plane.normal).swapaxes(0, 1)
 
     cuts = {method: slice_of(array) for method, array in predictions.items()}
     return Slices(plane, slice_of(image), slice_of(label), cuts, (spacing[plane.across], spacing[plane.up]))
@@ -212,19 +229,26 @@ def _window(slices: Slices) -> tuple[float, float, float, float]:
         np.flatnonzero(found.any(axis=axis))[[0, -1]] * step for axis, step in zip((0, 1), slices.spacing, strict=True)
     ]
     middle = np.array([end.mean() for end in ends])
-    half = np.array([np.ptp(end) / 2 + _MARGIN for end in ends])
+    half = np.array([np.ptp(end) / 2 for end in ends])
+    half += max(_MARGIN, 0.2 * float(half.max()))
     half = np.maximum(half, half.max() / 1.3)
     left, bottom = np.maximum(middle - half, -0.5 * np.array(slices.spacing))
     right, top = np.minimum(middle + half, size)
     return float(left), float(right), float(bottom), float(top)
 
 
+def _width(label: np.ndarray) -> float:
+    """About how many pixels across the structures of a slice are: twice the area over the length of the border."""
+    return 2 * float((label > 0).sum()) / max(float(surface(label > 0).sum()), 1.0)
+
+
 def _draw(axes: Axes, slices: Slices, method: str, *, window: tuple[float, float, float, float]) -> None:
     dx, dy = slices.spacing
-    rows, columns = slices.image.shape
+    rows, columns = slices.image.shape[:2]
     low, high = np.percentile(slices.image, [1, 99.5])
+    colours = slices.image.ndim == 3
     axes.imshow(
-        slices.image,
+        np.clip(slices.image / max(float(slices.image.max()), 1e-6), 0, 1) if colours else slices.image,
         cmap="gray",
         vmin=low,
         vmax=max(high, low + 1e-6),
@@ -233,12 +257,14 @@ def _draw(axes: Axes, slices: Slices, method: str, *, window: tuple[float, float
         interpolation="bilinear",
         aspect="equal",
     )
-    for array, colour, width in ((slices.label, LABEL_COLOUR, 2.6), (slices.predictions[method], _PREDICTION, 1.3)):
+    left, right, bottom, top = window
+    broad = _LINE if _width(slices.label) * dx > _THIN * (right - left) else _LINE / 2
+    opinions = ((slices.label, LABEL_COLOUR, 2 * broad), (slices.predictions[method], _PREDICTION, broad))
+    for array, colour, width in opinions:
         framed = np.pad(array, 1)  # a frame of background closes an outline at the border of the scan
         x, y = (np.arange(-1, size - 1) * step for size, step in zip(framed.shape[::-1], slices.spacing, strict=True))
         for value in np.unique(framed[framed > 0]):
             axes.contour(x, y, framed == value, levels=[0.5], colors=[colour], linewidths=width)
-    left, right, bottom, top = window
     axes.set_xlim(right, left)  # the axis runs to the left, as on a radiologist's screen
     axes.set_ylim(bottom, top)
     axes.set_xticks([])

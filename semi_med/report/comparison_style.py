@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,6 +21,9 @@ INK, GRID, SOFT = "#22272e", "#E4E7EB", "#5b6470"
 # Every method has a shape beside its colour: figures stay readable in grey and with any colour vision.
 _MARKS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("*", "★"), ("X", "✖"))
 
+_SIZES = {"o": 7.0, "s": 6.5, "D": 6.5, "*": 11.0}
+EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.7}  # keeps marks apart that overlap
+
 
 @dataclass(frozen=True)
 class Look:
@@ -28,6 +32,11 @@ class Look:
     colour: str
     marker: str
     sign: str
+
+    @property
+    def size(self) -> float:
+        """Of the marker in points, so that all shapes cover about the same area."""
+        return _SIZES.get(self.marker, 8.0)
 
 
 def looks(methods: Iterable[str], *, baseline: str) -> dict[str, Look]:
@@ -75,12 +84,11 @@ def legend_above(figure: Figure, names: Mapping[str, str], styles: Mapping[str, 
         for method in names
     ]
     shown = [short(name, 28) for name in names.values()]
-    inches = 0.6 + 0.068 * max((len(name) for name in shown), default=0)  # of one entry at this size of letters
     legend = figure.legend(
         handles,
         shown,
         loc="outside upper left",
-        ncols=max(min(len(names), 6, int(WIDTH / inches) or 1), 1),
+        ncols=_columns(shown),
         fontsize=8.5,
         frameon=False,
         handlelength=2.0 if lines else 0.8,
@@ -88,3 +96,13 @@ def legend_above(figure: Figure, names: Mapping[str, str], styles: Mapping[str, 
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """As many columns of a legend as fit the page, which is filled column by column."""
+    inches = [0.6 + 0.068 * len(name) for name in names]  # of one entry at this size of letters
+    for columns in range(min(len(names), 8), 1, -1):
+        lines = -(-len(names) // columns)
+        if sum(max(inches[place : place + lines]) for place in range(0, len(names), lines)) <= WIDTH:
+            return columns
+    return 1

@@ -26,6 +26,7 @@ def method_rows(found: Analysis) -> list[dict[str, Any]]:
         methods = [method for method in wanted if labeled is not None or method in known]
         for place, method in enumerate(methods):
             line = {"labels": found.labels(labeled), "first": place == 0, "look": styles[method], "lines": len(methods)}
+            line["brief"] = found.brief[method]
             lines.append(line | _method_line(known.get(method), wanted[method], baseline=found.view.baseline))
     return lines
 
@@ -37,7 +38,7 @@ def class_tables(found: Analysis) -> list[dict[str, Any]]:
         entries = found.at(labeled)
         if not entries:
             continue
-        cells = [_by_class(entry) for entry in entries]
+        cells = [_by_class(entry, distance=found.distance[0]) for entry in entries]
         first = next(
             (cell for cell, e in zip(cells, entries, strict=True) if e.method == found.view.baseline), cells[0]
         )
@@ -113,13 +114,13 @@ def _method_line(entry: Entry | None, name: str, *, baseline: str) -> dict[str, 
 
 def _heads(found: Analysis, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     styles: Mapping[str, Look] = looks(found.names, baseline=found.view.baseline)
-    return [{"name": entry.name, "look": styles[entry.method]} for entry in entries]
+    return [{"name": found.brief[entry.method], "look": styles[entry.method]} for entry in entries]
 
 
 _NOTHING = {"dice": "–", "hd95": "–", "undefined": "", "mean": math.nan}
 
 
-def _by_class(entry: Entry) -> dict[tuple[int, str], dict[str, Any]]:
+def _by_class(entry: Entry, *, distance: str) -> dict[tuple[int, str], dict[str, Any]]:
     """Mean Dice and HD95 over seeds and cases of each class, and how many values there are not."""
     rows: dict[tuple[int, str], list[Row]] = {}
     for run in entry.runs:
@@ -127,7 +128,7 @@ def _by_class(entry: Entry) -> dict[tuple[int, str], dict[str, Any]]:
             rows.setdefault((row["class"], row["class_name"]), []).append(row)
     found = {}
     for key, members in sorted(rows.items()):
-        dice, hd95 = ([float(row[metric]) for row in members] for metric in ("dice", "hd95_mm"))
+        dice, hd95 = ([float(row[metric]) for row in members] for metric in ("dice", distance))
         missing = [sum(map(math.isnan, values)) for values in (dice, hd95)]
         words = [f"{n} {name}" for n, name in zip(missing, ("Dice", "HD95"), strict=True) if n]
         found[key] = {

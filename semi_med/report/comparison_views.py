@@ -48,7 +48,8 @@ class ComparisonView:
         subjects: test case to its subject; scans of one subject count as one unit.
         images: test case to the file of its image.
         labels: test case to the file of the expert's label.
-        unit: what `RunResult.labeled` counts, "subject" or "scan".
+        unit: what `RunResult.labeled` counts, "subject", "scan" or "picture".
+        thing: what a case is called, "scan" or "picture"; a picture has no millimetres and no anatomical axes.
         baseline: recipe name of the method that the others are compared with.
         missing: jobs that are not finished.
         notes: sentences shown at the top.
@@ -62,6 +63,7 @@ class ComparisonView:
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
     unit: str = "subject"
+    thing: str = "scan"
     baseline: str = "supervised"
     missing: Sequence[str] = ()
     notes: Sequence[str] = ()

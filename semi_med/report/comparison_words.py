@@ -86,6 +86,13 @@ def percent(share: float, *, unit: str = "\u00a0%") -> str:
     return "–" if math.isnan(share) else f"{share * 100:.0f}{unit}".replace("-", "−")
 
 
+def brief_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Names for figures and heads of tables: what stands before a bracket, where that still tells methods apart."""
+    brief = {method: name.split(" (", 1)[0].strip() or name for method, name in names.items()}
+    said = list(brief.values())
+    return {method: name if said.count(name) == 1 else names[method] for method, name in brief.items()}
+
+
 def label_words(labeled: int | None, unit: str) -> str:
     """Return "8 labelled subjects", "1 labelled scan" or "all labels"."""
     if labeled is None:

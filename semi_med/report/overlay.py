@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from semi_med.errors import InputError
 from semi_med.inference import grids
 from semi_med.inference.io import Scan, read_image, read_label
-from semi_med.metrics.evaluate import check_same_grid
+from semi_med.metrics.pair import check_same_grid
 from semi_med.report.figures import WIDTH, short
 from semi_med.report.views import CaseView
 

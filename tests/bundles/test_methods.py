@@ -124,6 +124,15 @@ def test_a_bundle_trains_from_another_folder_and_writes_all_its_networks(trained
 
 
 @every_method
+def test_labelled_crops_of_the_hippocampus_are_changed_as_the_unlabelled_ones_are(method: str) -> None:
+    """The floor must not be worse augmented than what it is compared with."""
+    found = compose_config("train", method=method, task="hippocampus")
+    assert found["labeled_augment"] == found["unlabeled_augment"]
+    assert found["labeled_augment"]["rotate"] > 0 and found["labeled_augment"]["noise"] > 0
+    assert found["labeled_margin"] == 8  # so that a turned crop has no corners from nowhere
+
+
+@every_method
 def test_the_columns_of_the_curves_are_those_the_documentation_names(trained: Trained, method: str) -> None:
     found = rows(trained(method))
     wanted = {"loss", *BESIDE_THE_LOSS[method], *(HEALTH if method in WITH_PSEUDO_LABELS else set())}
@@ -258,6 +267,22 @@ def test_bcp_starts_student_and_teacher_from_the_pre_training(
     (start,) = begun
     assert same(start["model"], before)
     assert same(start["teacher"], before)
+
+
+def test_bcp_can_go_on_in_the_stream_of_batches_where_its_pre_training_ended(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begins: list[SemiSupervisedTrainer] = []
+    start = trained.start("bcp")
+    monkeypatch.setattr(SemiSupervisedTrainer, "run", lambda self: begins.append(self))
+    trained.runner("bcp")(output_dir=str(tmp_path / "alone"), **start)
+    trained.runner("bcp")(output_dir=str(tmp_path / "on"), first_iteration=4, **start)
+    alone, on = begins
+    for there, here in zip(alone.batches.pair(5), on.batches.pair(1), strict=True):
+        assert same(there, here)
+    assert not same(alone.batches.pair(1)[0], on.batches.pair(1)[0])
+    seeds = [[trainer._generator(place, 0).initial_seed() for place in (1, 5)] for trainer in (alone, on)]
+    assert (seeds[1][0], seeds[1][0] == seeds[0][0]) == (seeds[0][1], False)
 
 
 def test_bcp_is_refused_without_the_weights_of_its_pre_training(

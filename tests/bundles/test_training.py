@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -99,6 +100,7 @@ def test_the_record_names_what_was_changed(trained: Path) -> None:
     assert record["changed"]["network_def#base_filters"] == 2
     assert record["changed"]["crop_size"] == [16, 16, 16]
     assert "seed" not in record["changed"]
+    assert {name: len(digest) for name, digest in record["data"].items()} == {"cases_sha256": 64, "files_sha256": 64}
     assert record["versions"]["torch"] == torch.__version__ or record["versions"]["torch"] in torch.__version__
 
 
@@ -180,6 +182,22 @@ def test_mixed_precision_on_the_cpu_trains_and_validates(run_tiny: Any, tmp_path
     run_tiny(output_dir=str(tmp_path), amp=True, max_iterations=2, val_interval=2)
     assert all(np.isfinite(float(row["loss"])) for row in rows(tmp_path))
     assert len(rows(tmp_path, "validation")) == 1
+
+
+def test_labels_with_ignored_voxels_train_and_validate(run_tiny: Any, tiny_data: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data.folder, folder)
+    content = json.loads(tiny_data.data_list.read_text())
+    for case in (*content["labeled"], *content["validation"]):
+        drawn = nib.load(folder / case["label"])
+        array = np.asarray(drawn.dataobj).astype(np.uint8)
+        array[: array.shape[0] // 2] = 255
+        nib.save(nib.Nifti1Image(array, drawn.affine), folder / case["label"])
+    data_list = folder / "data_list.json"
+    data_list.write_text(json.dumps({**content, "ignored": 255}))
+    run_tiny(dataset_dir=str(folder), data_list_file=str(data_list), output_dir=str(tmp_path / "run"))
+    (row,) = rows(tmp_path / "run", "validation")
+    assert 0 <= float(row["mean_dice"]) <= 1
 
 
 def test_the_supervised_bundle_trains_without_looking_at_an_unlabeled_scan(

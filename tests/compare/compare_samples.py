@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from semi_med.compare.stages import Stage
+from semi_med.data.data_list import load_data_list
+from semi_med.data.identity import cases_digest, files_digest
 
 ROW = {"class": 1, "class_name": "left atrium", "dice": 0.5, "jaccard": 1 / 3, "status": "ok"}
 ROW |= dict.fromkeys(("hd95_mm", "asd_mm", "assd_mm", "hd95_voxel", "asd_voxel", "assd_voxel"), 1.0)
@@ -53,7 +56,7 @@ class Trainings:
         words = self.commands[number][self.commands[number].index("training") + 1 :]
         return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
-    def run(self, command: list[str], *, log: Any = None) -> int:
+    def run(self, command: list[str], *, log: Any = None, keep: Sequence[int] = ()) -> int:
         self.commands.append(command)
         code = self.ends.get(len(self.commands) - 1, 0)
         given = self.settings(len(self.commands) - 1)
@@ -79,7 +82,10 @@ def train(given: dict[str, str], bundle: Path, *, iterations: int) -> None:
     settings = {"data_list_file": given["data_list_file"], "max_iterations": int(given["max_iterations"])}
     settings |= {"seed": int(given["seed"]), **counts}
     changed = {name: value for name, value in given.items() if name not in ("config_file", "resume")}
-    (run / "run.json").write_text(json.dumps({"bundle": bundle.name, "settings": settings, "changed": changed}))
+    there = load_data_list(Path(given["data_list_file"]))
+    data = {"cases_sha256": cases_digest(there), "files_sha256": files_digest(there, given["dataset_dir"])}
+    content = {"bundle": bundle.name, "settings": settings, "changed": changed, "data": data}
+    (run / "run.json").write_text(json.dumps(content))
 
 
 def train_stage(stage: Stage, *, iterations: int | None = None) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from compare_samples import train_stage
+from compare_samples import ROW, train_stage
 
 from semi_med import launch
 from semi_med.compare import job as job_module
+from semi_med.compare.collect import collect
 from semi_med.compare.job import is_done, run_job
 from semi_med.compare.locks import is_locked, locked
 from semi_med.compare.stages import stages_of
@@ -134,6 +138,114 @@ def test_a_finished_method_does_not_need_its_earlier_run(ask, folder, trainings)
     assert trainings.commands == []
 
 
+# ---- is it done? ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(plan, job, folder, trainings):
+    """The job, trained and measured; its table and record."""
+    run_job(plan, job, folder, say=quiet)
+    assert is_done(plan, job, folder)
+    return folder / "tables" / f"{job.name}.csv", folder / "tables" / f"{job.name}.json"
+
+
+def again(plan, job, folder) -> list[str]:
+    """What is said when the job is started again."""
+    lines: list[str] = []
+    assert run_job(plan, job, folder, say=lines.append) == 0
+    return lines
+
+
+def edit(table) -> None:
+    table.write_text(table.read_text().replace("0.5", "0.9", 1))
+
+
+def cut(table) -> None:
+    table.write_bytes(table.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("spoil", [edit, cut])
+def test_a_table_that_is_not_what_was_measured_is_measured_again(plan, job, folder, trainings, done, spoil):
+    table, before = done[0], done[0].read_bytes()
+    spoil(table)
+    assert not is_done(plan, job, folder)
+    assert again(plan, job, folder)[0].endswith("is tested again: the table was changed after it was measured")
+    assert (table.read_bytes(), len(trainings.commands)) == (before, 1)
+
+
+def test_a_table_of_other_settings_is_noticed_and_named(plan, job, folder, trainings, done):
+    record = json.loads(done[1].read_text())
+    record["course"][0]["iterations"] = 19
+    record["course"][0]["settings"]["learning_rate"] = 0.5
+    done[1].write_text(json.dumps(record))
+    said = again(plan, job, folder)[0]
+    assert said.endswith("was measured with iterations 19 instead of 20, learning_rate 0.5 instead of None")
+
+
+def test_a_table_measured_on_another_list_is_noticed(plan, job, folder, done):
+    path = folder / "lists" / "labeled_1_seed1.json"
+    path.write_text(path.read_text().replace('"subject D"', '"subject F"'))
+    assert not is_done(plan, job, folder)
+    with pytest.raises(ProblemsError, match="cases of data_list_file"):
+        run_job(plan, job, folder, say=quiet)
+
+
+def test_a_table_of_another_job_is_noticed(plan, folder, trainings, done):
+    other = plan.job("cotrain_1_seed2")
+    for path in done:
+        shutil.copy(path, path.with_name(path.name.replace("seed1", "seed2")))
+    assert not is_done(plan, other, folder)
+    with pytest.raises(InputError, match=r"seed 1 instead of 2.* is not here .* remove tables/cotrain_1_seed2\.\*"):
+        run_job(plan, other, folder, say=quiet)
+    assert len(trainings.commands) == 1
+
+
+def test_a_job_counts_as_done_without_its_run(plan, job, folder, trainings, done):
+    shutil.rmtree(folder / "runs")
+    shutil.rmtree(folder / "predictions")
+    assert again(plan, job, folder) == ["cotrain_1_seed1 is done already"]
+    assert len(trainings.commands) == 1
+
+
+def test_an_edited_table_whose_run_is_gone_is_refused_and_kept(plan, job, folder, trainings, done):
+    shutil.rmtree(folder / "runs")
+    edit(done[0])
+    spoiled = done[0].read_bytes()
+    with pytest.raises(InputError, match=r"cotrain_1_seed1\.csv: .* was changed .* is not here .*Put back the file"):
+        run_job(plan, job, folder, say=quiet)
+    assert (done[0].read_bytes(), len(trainings.commands)) == (spoiled, 1)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_half_of_table_and_record_is_measured_again(plan, job, folder, trainings, done, place):
+    done[place].unlink()
+    assert "is there without" in again(plan, job, folder)[0]
+    assert is_done(plan, job, folder) and len(trainings.commands) == 1
+
+
+def test_a_record_of_an_earlier_version_is_taken_as_it_is(plan, job, folder, trainings, done):
+    record = json.loads(done[1].read_text())
+    done[1].write_text(json.dumps({name: record[name] for name in ("weights_sha256", "minutes", "cases")}))
+    assert again(plan, job, folder) == ["cotrain_1_seed1 is done already"]
+    (note,) = [note for note in collect(plan, folder).notes if "earlier version" in note]
+    assert note.startswith("1 of 1 tables were measured by an earlier version")
+
+
+def test_a_cut_table_of_an_earlier_version_is_measured_again(plan, job, folder, done):
+    record = json.loads(done[1].read_text())
+    done[1].write_text(json.dumps({name: record[name] for name in ("weights_sha256", "minutes", "cases")}))
+    done[0].write_text("".join(done[0].read_text().splitlines(keepends=True)[:-1]))
+    assert "does not hold the test cases of its list" in again(plan, job, folder)[0]
+
+
+def test_what_is_left_out_of_the_report_is_named_with_the_reason(plan, folder, trainings, done):
+    run_job(plan, plan.job("supervised_1_seed1"), folder, say=quiet)
+    edit(done[0])
+    view = collect(plan, folder)
+    assert [run.name for run in view.runs] == ["supervised_1_seed1"]
+    assert any(note.startswith("cotrain_1_seed1 is left out") and "was changed" in note for note in view.notes)
+
+
 def test_data_that_are_not_here_are_asked_for(plan, job, folder, trainings, tmp_path):
     with pytest.raises(InputError, match=r"missing here\. Name it with --dataset-dir"):
         run_job(plan, job, folder, dataset_dir=tmp_path / "no", say=quiet)
@@ -158,6 +270,27 @@ def test_all_that_a_training_says_goes_to_the_end_of_its_log(tmp_path):
     assert (tmp_path / "log.txt").read_text() == "before\nout\nerr\n"
 
 
+def test_predictions_may_be_pictures(plan, job, folder, trainings, monkeypatch):
+    asked: list[list[str]] = []
+
+    def predict(run, cases, data, target, *, device):
+        asked.append([case.name for case in cases])
+        for case in cases:
+            (target / f"{case.name}_seg.png").write_text(run.name)
+
+    def measure(listed, data, predictions):
+        return [{**ROW, "case": case.name} for case in listed.test]
+
+    monkeypatch.setattr(job_module, "predict_cases", predict)
+    monkeypatch.setattr(job_module, "measure_cases", measure)
+    run_job(plan, job, folder, say=quiet)
+    (folder / "tables" / f"{job.name}.json").unlink()
+    run_job(plan, job, folder, say=quiet)
+    assert asked == [["t1", "t2"]]  # they are there, and are not made again
+    (found,) = collect(plan, folder).runs
+    assert {path.name for path in found.predictions.values()} == {"t1_seg.png", "t2_seg.png"}
+
+
 # ---- locks ---------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +305,34 @@ def test_a_job_that_another_process_runs_is_not_run_twice(plan, job, folder, tra
         other.kill()
     assert (caught.value.code, trainings.commands) == ("BUSY", [])
     assert not is_locked(folder, "cotrain_1_seed1")  # the lock went with its process
+    assert run_job(plan, job, folder, say=quiet) == 0
+
+
+def test_a_training_whose_job_was_killed_keeps_the_job_locked(plan, job, folder, trainings, tmp_path):
+    training = "import os, sys, time; open(sys.argv[1], 'w').write(f'{os.getpid()}\\n'); time.sleep(600)"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom semi_med.compare import job, run\n"
+        f"command = [sys.executable, '-S', '-c', {training!r}, sys.argv[2]]\n"
+        "job.launch.training_command = lambda *given, **more: command\n"
+        "run.run_one(Path(sys.argv[1]), sys.argv[3], say=lambda line: None)"
+    )
+    note = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", code, str(folder), str(note), job.name]) as other:
+        while not (note.is_file() and note.read_text().endswith("\n")):
+            assert other.poll() is None
+            time.sleep(0.01)
+        other.kill()
+    pid = int(note.read_text())
+    try:
+        assert is_locked(folder, job.name)
+        with pytest.raises(ResourceError, match=f"by a training that outlived process {other.pid} on .*was killed"):
+            run_job(plan, job, folder, say=quiet)
+        assert trainings.commands == []
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while is_locked(folder, job.name) and time.monotonic() < end:
+        time.sleep(0.01)
     assert run_job(plan, job, folder, say=quiet) == 0
 
 

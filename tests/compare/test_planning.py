@@ -11,9 +11,10 @@ import pytest
 from compare_samples import entry, write_base
 
 from semi_med.compare import planning
+from semi_med.compare.lists import Base, make_lists, shows_pictures
 from semi_med.compare.plan import FLOOR, about, make_jobs, read_plan, with_earlier
 from semi_med.compare.planning import Request, prepare_plan
-from semi_med.data.data_list import load_data_list
+from semi_med.data.data_list import DataList, load_data_list
 from semi_med.errors import InputError, ProblemsError
 
 
@@ -24,12 +25,32 @@ def names(plan) -> list[str]:
 # ---- jobs ----------------------------------------------------------------------------------------------------------
 
 
-def test_floor_and_ceiling_are_always_planned_and_the_longest_jobs_come_first(plan):
+def test_floor_and_ceiling_are_always_planned_seed_by_seed(plan):
     assert names(plan) == [
-        *("cotrain_1_seed1", "cotrain_1_seed2", "cotrain_2_seed1", "cotrain_2_seed2"),
-        *("supervised_1_seed1", "supervised_1_seed2", "supervised_2_seed1", "supervised_2_seed2"),
-        *("supervised_all_seed1", "supervised_all_seed2"),
+        *("supervised_1_seed1", "supervised_2_seed1", "supervised_all_seed1", "cotrain_1_seed1", "cotrain_2_seed1"),
+        *("cotrain_1_seed2", "cotrain_2_seed2", "supervised_1_seed2", "supervised_2_seed2", "supervised_all_seed2"),
     ]
+
+
+def test_stopped_at_any_time_before_the_last_seed_every_method_has_its_floor():
+    lists = {(n, seed): "x" for n in (4, 8, None) for seed in (1, 2, 3)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    for place, job in enumerate(jobs):
+        if job.method != FLOOR and job.seed < 3:
+            done = {(one.method, one.labeled, one.seed) for one in jobs[:place]}
+            assert {(FLOOR, job.labeled, job.seed), (FLOOR, None, job.seed)} <= done
+
+
+def test_the_end_of_the_work_is_made_of_short_jobs():
+    lists = {(n, seed): "x" for n in (4, 8, None) for seed in (1, 2)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    assert [job.method for job in jobs if job.seed == 2] == ["cotrain"] * 2 + ["mean_teacher"] * 2 + [FLOOR] * 3
+
+
+def test_of_one_seed_the_floor_comes_first_and_the_longest_method_next():
+    lists = {(n, 1): "x" for n in (4, None)}
+    jobs = make_jobs(["supervised", "mean_teacher", "cotrain"], lists, iterations=10)
+    assert [job.method for job in jobs] == [FLOOR, FLOOR, "cotrain", "mean_teacher"]
 
 
 def test_the_ceiling_can_be_left_out(ask):
@@ -57,7 +78,7 @@ def test_a_folder_with_a_space_is_quoted(ask, tmp_path):
 
 
 def test_a_job_is_found_by_name_and_by_number_from_one(plan):
-    assert plan.job("2") == plan.job("cotrain_1_seed2") == plan.jobs[1]
+    assert plan.job("2") == plan.job("supervised_2_seed1") == plan.jobs[1]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +140,16 @@ def test_every_method_has_its_bundle(plan, tmp_path):
     for method in ("supervised", "cotrain"):
         metadata = tmp_path / "out" / "bundles" / f"{method}_phantom" / "configs" / "metadata.json"
         assert json.loads(metadata.read_text())["bundle"] == f"{method}_phantom"
+
+
+@pytest.mark.parametrize(("suffix", "unit"), [("png", "picture"), ("nii.gz", "scan")])
+def test_pictures_are_not_called_scans(suffix, unit):
+    cases = [{"image": f"{name}.{suffix}", "label": f"{name}_label.{suffix}"} for name in "abct"]
+    tree = {"name": "x", "labels": {"0": "skin", "1": "lesion"}, "labeled": cases[:3], "test": cases[3:]}
+    base = Base({"base": DataList.model_validate(tree)}, "x.json")
+    made = make_lists(base, labeled=[1], seeds=[1], all_labels=False)
+    assert made.unit == unit
+    assert shows_pictures(made.lists["labeled_1_seed1"]) == (unit == "picture")
 
 
 def test_a_list_that_was_named_is_the_base(ask, data, tmp_path):
@@ -239,7 +270,7 @@ def test_what_is_added_follows_and_jobs_keep_their_numbers(ask, plan):
 def test_a_method_can_be_added_and_what_is_not_named_again_stays(ask, plan):
     more = prepare_plan(ask(methods=("mean_teacher",), labeled=(1,), seeds=1))
     assert more.methods == (FLOOR, "cotrain", "mean_teacher")
-    assert names(more)[10:] == [f"mean_teacher_{n}_seed{seed}" for n in (1, 2) for seed in (1, 2)]
+    assert names(more)[10:] == [f"mean_teacher_{n}_seed{seed}" for seed in (1, 2) for n in (1, 2)]
 
 
 @pytest.mark.parametrize(

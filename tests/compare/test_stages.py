@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_labels_that_are_not_all_known_are_not_watched(ask, data):
     del tree["unlabeled"][0]["monitor_label"]
     (data / "data_list.json").write_text(json.dumps(tree))
     plan = prepare_plan(ask())
-    assert "monitor_pseudo_labels" not in stages_of(plan, plan.jobs[0], ask().folder)[0].settings
+    assert "monitor_pseudo_labels" not in stages_of(plan, plan.job("cotrain_1_seed1"), ask().folder)[0].settings
     assert plan.notes[0].startswith("1 unlabelled scans have no label to watch")
 
 
@@ -65,7 +66,7 @@ def test_settings_go_to_all_methods_or_to_one(ask):
 
 
 def test_data_may_lie_elsewhere_on_this_machine(plan, ask):
-    stages = stages_of(plan, plan.jobs[0], ask().folder, dataset_dir=Path("/scratch/data"))
+    stages = stages_of(plan, plan.job("cotrain_1_seed1"), ask().folder, dataset_dir=Path("/scratch/data"))
     assert stages[0].settings["dataset_dir"] == Path("/scratch/data")
 
 
@@ -77,7 +78,11 @@ def two(ask):
     """Co-training that starts from a supervised run, with settings for both and for one."""
     plan = prepare_plan(ask(settings=("cotrain:learning_rate=0.1", "cotrain:ramp_share=1", "batch_size=4")))
     job = dataclasses.replace(
-        plan.jobs[0], iterations=15, before="supervised", before_iterations=5, before_setting="pretrained"
+        plan.job("cotrain_1_seed1"),
+        iterations=15,
+        before="supervised",
+        before_iterations=5,
+        before_setting="pretrained",
     )
     return stages_of(plan, job, ask().folder)
 
@@ -93,6 +98,20 @@ def test_the_earlier_run_comes_first_and_its_model_is_started_from(two):
 def test_both_have_the_same_list_and_seed(two):
     for name in ("data_list_file", "seed", "dataset_dir", "batch_size"):
         assert two[0].settings[name] == two[1].settings[name]
+
+
+def test_the_second_run_of_bcp_goes_on_in_the_stream_of_batches(ask):
+    plan = prepare_plan(ask(methods=("bcp",)))
+    first, second = stages_of(plan, plan.job("bcp_1_seed1"), ask().folder)
+    assert "first_iteration" not in first.settings
+    assert second.settings["first_iteration"] == first.iterations == 4
+
+
+def test_bundles_that_were_planned_without_that_setting_run_as_they_did(ask):
+    plan = prepare_plan(ask(methods=("bcp",)))
+    config = ask().folder / "bundles" / "bcp_phantom" / "configs" / "train.json"
+    config.write_text(config.read_text().replace('"first_iteration": 0,', ""))
+    assert "first_iteration" not in stages_of(plan, plan.job("bcp_1_seed1"), ask().folder)[1].settings
 
 
 def test_settings_of_the_method_go_to_its_earlier_run_where_it_has_them(two):
@@ -162,7 +181,8 @@ def test_a_run_of_the_same_settings_is_taken_wherever_it_was_made(stage):
         ("settings", {"max_iterations": 21}, "max_iterations: 20 in the plan, 21 in this run"),
         ("settings", {"seed": 1}, "seed: 2 in the plan, 1 in this run"),
         ("settings", {"labeled": 7}, "labeled: .* in the plan, 7 in this run"),
-        ("settings", {"data_list_file": "/x/labeled_2_seed2.json"}, "data_list_file: labeled_1_seed2"),
+        ("data", {"cases_sha256": "0" * 64}, "cases of data_list_file: .* in the plan, 000000000000 in this run"),
+        ("data", {"files_sha256": "0" * 64}, "names and sizes.*: .* in the plan, 000000000000 in this run"),
         ("changed", {"learning_rate": 0.5}, "learning_rate: 0.03 in the plan, 0.5 in this run"),
         ("changed", {"method#cutmix": "false"}, "method#cutmix: True in the plan, False in this run"),
         ("changed", {"monitor_pseudo_labels": None}, "monitor_pseudo_labels: True in the plan, False in this run"),
@@ -186,7 +206,7 @@ def test_a_run_of_another_method_is_refused(stage, plan, ask):
 @pytest.mark.parametrize("text", ["[16, 16, 16]", "[16,16,16]", "(16,16,16)"])
 def test_one_value_written_in_two_ways_is_the_same(ask, text):
     plan = prepare_plan(ask(settings=("crop_size=[16,16,16]", "channels_last=TRUE", "learning_rate=1e-2")))
-    stage = stages_of(plan, plan.jobs[0], ask().folder)[0]
+    stage = stages_of(plan, plan.job("cotrain_1_seed1"), ask().folder)[0]
     train_stage(stage)
     rewrite(stage, "changed", crop_size=text, channels_last=True, learning_rate=0.01)
     check_same_run(stage)
@@ -194,7 +214,7 @@ def test_one_value_written_in_two_ways_is_the_same(ask, text):
 
 def test_a_setting_given_as_its_default_need_not_be_among_the_changes(ask):
     plan = prepare_plan(ask(settings=("batch_size=2",)))
-    stage = stages_of(plan, plan.jobs[0], ask().folder)[0]
+    stage = stages_of(plan, plan.job("cotrain_1_seed1"), ask().folder)[0]
     train_stage(stage)
     rewrite(stage, "changed", batch_size=None)
     check_same_run(stage)
@@ -205,9 +225,67 @@ def test_a_list_of_the_same_name_and_other_cases_is_found(stage):
     train_stage(stage)
     check_same_run(stage)
     text = stage.data_list.read_text()
-    stage.data_list.write_text(text.replace('"x"', '"y"'))
-    with pytest.raises(ProblemsError, match="content of data_list_file"):
+    stage.data_list.write_text(text.replace('"subject D"', '"subject F"'))
+    with pytest.raises(ProblemsError, match="cases of data_list_file"):
         check_same_run(stage)
+
+
+def test_how_a_list_is_called_and_described_does_not_matter(stage):
+    train_stage(stage)
+    rewrite(stage, "settings", data_list_file="/elsewhere/mine.json")
+    tree = json.loads(stage.data_list.read_text())
+    stage.data_list.write_text(json.dumps({**tree, "name": "y", "description": "another"}, indent=1))
+    check_same_run(stage)
+
+
+def as_before(stage) -> None:
+    """The run as an earlier version left it: it does not say which cases it saw."""
+    path = stage.folder / "run.json"
+    record = json.loads(path.read_text())
+    del record["data"]
+    path.write_text(json.dumps(record))
+
+
+def test_a_run_of_an_earlier_version_is_compared_by_the_list_that_it_names(stage, tmp_path):
+    train_stage(stage)
+    as_before(stage)
+    check_same_run(stage)
+    other = tmp_path / "elsewhere" / stage.data_list.name
+    other.parent.mkdir()
+    other.write_text(stage.data_list.read_text().replace('"subject D"', '"subject F"'))
+    rewrite(stage, "settings", data_list_file=str(other))
+    with pytest.raises(ProblemsError, match="cases of data_list_file"):
+        check_same_run(stage)
+
+
+def test_a_run_of_which_only_the_name_of_its_list_is_known_is_refused(stage):
+    train_stage(stage)
+    as_before(stage)
+    rewrite(stage, "settings", data_list_file=f"/elsewhere/{stage.data_list.name}")
+    with pytest.raises(ProblemsError, match=r"is not there to be compared.* Put that list where it says"):
+        check_same_run(stage)
+
+
+def test_a_run_that_an_earlier_version_of_compare_began_is_taken(stage):
+    train_stage(stage)
+    as_before(stage)
+    rewrite(stage, "settings", data_list_file=f"/elsewhere/{stage.data_list.name}")
+    digest = hashlib.sha256(stage.data_list.read_bytes()).hexdigest()
+    (stage.folder / "compare.json").write_text(json.dumps({"data_list_sha256": digest, "recipe": stage.recipe}))
+    check_same_run(stage)
+
+
+def test_data_that_were_prepared_in_another_way_are_found(stage, data):
+    train_stage(stage)
+    (data / "images" / "d.nii.gz").write_bytes(b"longer")
+    with pytest.raises(ProblemsError, match="names and sizes"):
+        check_same_run(stage)
+
+
+def test_scans_of_the_test_may_change_without_touching_what_was_trained(stage, data):
+    train_stage(stage)
+    (data / "images" / "t1.nii.gz").write_bytes(b"longer")
+    check_same_run(stage)
 
 
 def test_a_run_that_says_nothing_about_itself_is_refused(stage):

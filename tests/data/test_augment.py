@@ -520,3 +520,15 @@ def test_changes_that_are_off_take_no_draw(dimensions):
     assert torch.equal(plain.blur, more.blur)
     assert plain.seed == more.seed
     assert not plain.elastic.any() and not plain.sharpness.any() and bool((plain.contrast == 1).all())
+
+
+@dimensions_2_and_3
+def test_ignored_labels_are_moved_and_never_blended(dimensions):
+    shape = SHAPES[dimensions]
+    batch = batch_of(shape)
+    batch["label_context"] = torch.where(batch["context"] > 0, 255, 1).to(torch.uint8)
+    augment = Augment(flip_axes=(0, 1), rotate=25.0, scale=(0.8, 1.2), elastic=30.0, elastic_smoothing=1.0)
+    moved = augment.apply(batch, drawn(augment, shape))["label_context"]
+    # 0 is what comes in from outside: background, as everywhere
+    assert set(moved.unique().tolist()) == {0, 1, 255}
+    assert not torch.equal(moved, batch["label_context"])

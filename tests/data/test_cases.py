@@ -212,3 +212,9 @@ def test_cases_keep_their_order_whichever_is_read_first():
 
     cases = CachedCases([{"image": "slow"}, {"image": "fast"}], transform, workers=2)
     np.testing.assert_allclose(cases[0]["image"].numpy(), arrays_of("slow")[0], atol=1e-3)
+
+
+def test_what_is_ignored_in_a_label_is_kept():
+    label = np.array([[[0, 1, 255]]], np.uint8)
+    cases = CachedCases([{"image": "a", "label": "b"}], lambda item: {"image": np.zeros((1, 1, 3)), "label": label})
+    assert cases[0]["label"].tolist() == label.tolist()

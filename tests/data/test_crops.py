@@ -332,3 +332,19 @@ def test_a_picture_gives_the_crops_of_an_array_of_two_axes():
     picture = crops((9, 8, 1), (7, 7, 1), crop_size=(4, 6), margin=(2, 3), seed=3).batch(5)
     assert torch.equal(picture["context"][:, :2], flat["context"])
     assert torch.equal(picture["margin"], flat["margin"])
+
+
+def test_a_run_that_goes_on_begins_where_the_earlier_one_ended():
+    def pairs(first):
+        labeled, unlabeled = crops(*SHAPES), crops(*SHAPES, margin=0, stream="unlabeled")
+        return PairedBatches(labeled, unlabeled, first=first)
+
+    for mine, wanted in zip(pairs(5).pair(2), pairs(0).pair(7), strict=True):
+        assert mine["case"] == wanted["case"]
+        assert torch.equal(mine["context"], wanted["context"])
+    assert not torch.equal(pairs(5).pair(0)[0]["context"], pairs(0).pair(0)[0]["context"])
+
+
+def test_a_stream_begins_at_an_iteration_from_0():
+    with pytest.raises(InputError, match="first iteration must be at least 0, not -1"):
+        PairedBatches(crops(*SHAPES), first=-1)

@@ -230,6 +230,30 @@ def test_configuration_characters_in_names_stay_text(tmp_path):
     assert (item["image"], item["subject"]) == ("/data/@data/$HOME.nii.gz", "$__import__('os')")
 
 
+def test_a_list_says_what_its_labels_ignore_and_others_say_nothing(tmp_path):
+    path = write(tmp_path, ignored=255)
+    listed = load_data_list(path)
+    assert listed.ignored == 255
+    save_data_list(listed, path)
+    assert '"ignored": 255' in path.read_text()
+    plain = load_data_list(write(tmp_path))
+    save_data_list(plain, path)
+    assert plain.ignored is None
+    assert "ignored" not in path.read_text()
+
+
+@pytest.mark.parametrize("value", [254, 0, -1])
+def test_another_value_that_is_ignored_is_refused_with_how_to_renumber(tmp_path, value):
+    (problem,) = problems(write(tmp_path, ignored=value))
+    assert (problem.code, problem.where) == ("NUMBERS", "ignored")
+    assert f"--map-labels {value}=255" in problem.fix
+
+
+def test_more_classes_than_there_are_numbers_are_refused(tmp_path):
+    (problem,) = problems(write(tmp_path, labels={str(n): f"class {n}" for n in range(256)}))
+    assert "at most 255 classes were wanted, got 256" in str(problem)
+
+
 # ---- other numbers than class indices ------------------------------------------------------------------------------
 
 
@@ -252,3 +276,8 @@ def test_a_list_without_numbers_of_its_own_has_the_class_indices_and_does_not_me
     assert listed.label_values == tuple(range(len(listed.labels)))
     save_data_list(listed, tmp_path / "again.json")
     assert "file_values" not in (tmp_path / "again.json").read_text()
+
+
+def test_a_number_cannot_be_a_class_and_be_ignored(tmp_path):
+    (problem,) = problems(write(tmp_path, file_values=[0, 255], ignored=255))
+    assert "255 is both the number of a class and ignored" in str(problem)

@@ -99,6 +99,13 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> No
     write_label(path, array.astype(np.uint8), affine=np.eye(4) if affine is None else affine)
 
 
+def test_a_255_among_other_classes_may_mean_that_nothing_is_known(tmp_path):
+    write(tmp_path / "images/a.nii.gz", np.arange(120).reshape(4, 5, 6))
+    write(tmp_path / "labels/a.nii.gz", np.array([0, 1, 255] * 40).reshape(4, 5, 6))
+    (note,) = examine_cases(find_cases(tmp_path).items).notes
+    assert "--map-labels 255=2`; or, if nothing is known at 255, the list says so" in note
+
+
 def test_a_folder_is_examined_with_pairs_copies_and_class_numbers(tmp_path):
     random = np.random.default_rng(0)
     first = random.integers(0, 200, (4, 5, 6))

@@ -11,7 +11,7 @@ import pytest
 
 from semi_med.data import case_files
 from semi_med.data.data_list import load_data_list
-from semi_med.data.validation import TRAINING_SECTIONS, check_sections, examine_sections, validate_sections
+from semi_med.data.validation import TRAINING_SECTIONS, Options, check_sections, examine_sections, validate_sections
 from semi_med.errors import InputError, ProblemsError
 
 SHAPE = (6, 5, 4)
@@ -382,3 +382,53 @@ def test_prepared_left_atrium_validates(tmp_path):
     sections = data_list.sections(Path(root) / "left_atrium")
     sections["unlabeled"] = sections["unlabeled"][:4]
     check_sections(sections, labels=data_list.label_values, sections_needed=TRAINING_SECTIONS)
+
+
+# ---- ignored voxels ------------------------------------------------------------------------------------------------
+
+
+def with_ignored(sections, name="L1", *, everywhere=False):
+    item = next(item for items in sections.values() for item in items if item["case"] == name)
+    array = np.full(SHAPE, 255, np.uint8)
+    if not everywhere:
+        array[:3] = 0
+        array[1, 1, 1] = 1
+    save(Path(item["label"]), array)
+    return item["label"]
+
+
+def test_a_255_is_a_foreign_label_unless_the_list_ignores_it(sections):
+    file = with_ignored(sections)
+    problem = only(sections)
+    assert (problem.code, str(problem.where)) == ("LABEL_VALUES", file)
+    assert "this has 255 (60 voxels)" in str(problem)
+    assert '"ignored": 255' in problem.fix
+
+
+def test_ignored_voxels_are_accepted_and_counted(sections):
+    with_ignored(sections)
+    findings = examine_sections(sections, labels=(0, 1), options=Options(ignored=255))
+    assert findings.problems == []
+    assert findings.notes == ["IGNORED: 60 voxels (12.50%) in 1 of 4 labels are 255 and count nowhere"]
+
+
+def test_a_label_of_which_nothing_is_known_is_noted_as_empty(sections):
+    with_ignored(sections, everywhere=True)
+    notes = examine_sections(sections, labels=(0, 1), options=Options(ignored=255)).notes
+    assert any("EMPTY_LABEL" in note for note in notes)
+
+
+def test_ignored_voxels_show_no_class(sections):
+    for name in ("L1", "L2"):
+        with_ignored(sections, name)
+    problem = examine_sections(sections, labels=(0, 1, 2), options=Options(ignored=255)).problems
+    assert [error.code for error in problem] == ["MISSING_CLASS"]
+
+
+def test_other_foreign_values_are_refused_beside_ignored_ones(sections):
+    file = with_ignored(sections)
+    array = np.asarray(nib.load(file).dataobj).astype(np.uint8)
+    array[0, 0, 0] = 7
+    save(Path(file), array)
+    (problem,) = examine_sections(sections, labels=(0, 1), options=Options(ignored=255)).problems
+    assert "this has 7 (1 voxels)" in str(problem)

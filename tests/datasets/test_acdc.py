@@ -127,6 +127,15 @@ def test_an_info_cfg_without_phases_is_refused(tmp_path):
         prepare(tmp_path / "source", tmp_path / "target")
 
 
+def test_a_frame_that_is_cut_off_is_refused(tmp_path):
+    patient(tmp_path / "source")
+    path = tmp_path / "source/training/patient001/patient001_frame12.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ProblemsError) as caught:
+        prepare(tmp_path / "source", tmp_path / "target")
+    assert [(str(error.where), error.code) for error in caught.value.problems] == [(str(path), "TRUNCATED")]
+
+
 def test_labels_beyond_3_are_refused(tmp_path):
     patient(tmp_path / "source", label=np.full((6, 5, 3), 4))
     with pytest.raises(ProblemsError, match="0 to 3 was wanted, this has 4"):

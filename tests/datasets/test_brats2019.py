@@ -107,6 +107,15 @@ def test_a_modality_on_another_grid_is_refused(tmp_path):
         prepare(tmp_path / "source", tmp_path / "target", variant="regions")
 
 
+def test_a_modality_that_is_cut_off_is_refused(tmp_path):
+    case(tmp_path / "source")
+    (path,) = (tmp_path / "source").rglob("*_t1ce.nii.gz")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ProblemsError) as caught:
+        prepare(tmp_path / "source", tmp_path / "target", variant="regions")
+    assert [(str(error.where), error.code) for error in caught.value.problems] == [(str(path), "TRUNCATED")]
+
+
 def test_the_two_variants_are_two_data_sets(tmp_path):
     case(tmp_path / "source")
     prepare(tmp_path / "source", tmp_path / "target")

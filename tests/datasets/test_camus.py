@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ from semi_med.datasets.record import planned
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_image, read_label
 
+LISTS = Path(__file__).parents[2] / "data_lists"
 SHAPE = (9, 12)  # columns, rows
 SPACING = (0.31, 0.15)
 
@@ -64,6 +66,14 @@ def test_both_editions_give_the_same_pixels_labels_and_spacing(tmp_path, suffix)
     np.testing.assert_array_equal(
         read_label(tmp_path / "target/labels/patient0001_2CH_ES.nii.gz").array[:, :, 0], label()
     )
+
+
+def test_the_files_are_those_that_the_committed_lists_name(tmp_path):
+    patient(tmp_path / "source")
+    done = camus.prepare(tmp_path / "source", tmp_path / "target")
+    committed = load_data_list(LISTS / "camus/all_labeled.json")
+    cases = {case for section in SECTIONS for case in getattr(committed, section) if case.subject == "patient0001"}
+    assert {case.listed() for case in done.entries.values()} == cases
 
 
 def test_image_and_label_lie_at_the_same_place(tmp_path):
@@ -133,6 +143,16 @@ def test_a_meta_image_without_its_pixels_is_refused(tmp_path):
     (tmp_path / "source/patient0001/patient0001_4CH_ED.raw").unlink()
     with pytest.raises(ProblemsError, match=r"patient0001_4CH_ED\.(raw|mhd)"):
         camus.prepare(tmp_path / "source", tmp_path / "target")
+
+
+@pytest.mark.parametrize("kind", ["", "_gt"])
+def test_a_picture_that_is_cut_off_is_refused(tmp_path, kind):
+    patient(tmp_path / "source")
+    path = tmp_path / f"source/patient0001/patient0001_4CH_ES{kind}.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ProblemsError) as caught:
+        camus.prepare(tmp_path / "source", tmp_path / "target")
+    assert [(str(error.where), error.code) for error in caught.value.problems] == [(str(path), "TRUNCATED")]
 
 
 def test_two_editions_in_one_folder_are_refused(tmp_path):

@@ -75,6 +75,14 @@ def test_a_label_that_was_saved_with_soft_lines_is_refused(source, tmp_path):
         chase_db1.prepare(source, tmp_path / "target")
 
 
+def test_a_photograph_that_is_cut_off_is_refused_and_the_others_are_written(source, tmp_path):
+    path = source / "Image_01R.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ProblemsError, match=r"Image_01R.jpg: the picture is cut off"):
+        chase_db1.prepare(source, tmp_path / "target")
+    assert (tmp_path / "target/images/Image_01L.png").is_file()
+
+
 def test_labels_without_a_photograph_are_refused(source, tmp_path):
     (source / "Image_11L.jpg").unlink()
     with pytest.raises(InputError, match="1 labels have no image: Image_11L"):

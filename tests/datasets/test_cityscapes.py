@@ -116,6 +116,7 @@ def test_the_lists_have_dense_fixmatchs_numbers_and_no_city_of_the_validation_in
     for count in (93, 186, 372, 744, 1488):
         assert list(lists[f"labeled_{count:04d}_seed4"].counts().values()) == [count, 2880 - count, 95, 500]
     assert list(lists["all_labeled_with_extra"].counts().values()) == [2880, 30, 95, 500]
+    assert {each.ignored for each in lists.values()} == {255}
     each = lists["labeled_0093_seed1"]
     assert {case.name.split("_")[0] for case in each.validation} == {"ulm"}
     names = [case.name for section in SECTIONS for case in getattr(each, section)]

@@ -1,5 +1,7 @@
 """COVID-19 CT: two volumes that are stacks of slices."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -42,6 +44,16 @@ def test_each_slice_is_a_case_with_its_values_and_its_place(tmp_path):
     np.testing.assert_array_equal(label[:, :, 0], findings()[:, :, 0])
 
 
+def test_the_lists_of_all_slices_are_those_that_are_committed(tmp_path):
+    image = np.random.default_rng(0).integers(-1000, 300, (4, 3, 100)).astype(np.float32)
+    label = (image > 0).astype(np.float32)
+    done = covid19_ct.prepare(save(tmp_path / "source", image, label), tmp_path / "target")
+    folder = Path(__file__).parents[2] / "data_lists/covid19_ct"
+    assert {path.name: path.read_bytes() for path in done.lists} == {
+        path.name: path.read_bytes() for path in folder.glob("*.json")
+    }
+
+
 def test_all_slices_are_stored_in_one_type(tmp_path):
     image = volume()
     image[:, :, 1] = np.arange(48).reshape(6, 8)  # this slice alone would fit into 8 bits
@@ -78,6 +90,14 @@ def test_a_label_whose_header_lies_elsewhere_is_paired_as_stored(tmp_path):
 def test_a_label_of_fewer_slices_is_refused(tmp_path):
     with pytest.raises(InputError, match="its shape is 6 x 8 x 3"):
         covid19_ct.prepare(save(tmp_path / "source", label=findings()[:, :, :3]), tmp_path / "target")
+
+
+def test_a_volume_that_is_cut_off_is_refused(tmp_path):
+    path = save(tmp_path / "source") / "tr_im.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"tr_im.nii.gz") as caught:
+        covid19_ct.prepare(tmp_path / "source", tmp_path / "target")
+    assert caught.value.code == "TRUNCATED"
 
 
 def test_a_fourth_finding_is_refused(tmp_path):

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from semi_med.data.data_list import SECTIONS
+from semi_med.data.folders import find_cases
+from semi_med.data.validation import Options, examine_cases
 from semi_med.datasets import isic2017
 from semi_med.datasets.record import planned
 from semi_med.errors import InputError, ProblemsError
@@ -60,6 +62,37 @@ def test_photographs_keep_their_different_sizes_unless_one_is_asked_for(source, 
     assert sizes == {"as they are": {(8, 6), (8, 7), (8, 8)}, "equal": {(4, 4)}}
 
 
+def test_photographs_are_copied_byte_by_byte_unless_another_size_is_asked_for(source, tmp_path):
+    done = isic2017.prepare(source, tmp_path / "target")
+    name = "ISIC_0000001"
+    original = (source / f"ISIC-2017_Training_Data/{name}.jpg").read_bytes()
+    assert (tmp_path / f"target/images/{name}.jpg").read_bytes() == original
+    assert done.entries[name].listed().image == f"images/{name}.jpg"
+    assert isic2017.prepare(source, tmp_path / "target").kept == done.cases
+    sized = isic2017.prepare(source, tmp_path / "sized", size=4)
+    assert sized.entries[name].image == (f"images/{name}.png",)
+
+
+def test_a_photograph_without_colours_is_stored_with_three_equal_ones(source, tmp_path):
+    path = source / "ISIC-2017_Training_Data/ISIC_0000001.jpg"
+    Image.open(path).convert("L").save(path)
+    done = isic2017.prepare(source, tmp_path / "target")
+    assert done.entries["ISIC_0000001"].image == ("images/ISIC_0000001.png",)
+    assert np.asarray(Image.open(tmp_path / "target/images/ISIC_0000001.png")).shape == (6, 8, 3)
+
+
+def test_the_same_source_gives_the_same_bytes_and_the_folder_is_sound(source, tmp_path):
+    for name in ("one", "two"):
+        done = isic2017.prepare(source, tmp_path / name)
+    contents = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("one", "two")
+    ]
+    assert contents[0] == contents[1]
+    findings = examine_cases(find_cases(tmp_path / "two").items, options=Options(channels=3))
+    assert (findings.problems, findings.cases) == ([], {"scans": len(done.cases)})
+
+
 def test_a_label_with_soft_borders_is_refused(source, tmp_path):
     drawn = np.tile(np.arange(8, dtype=np.uint8) * 30, (6, 1))
     Image.fromarray(drawn).save(source / "ISIC-2017_Training_Part1_GroundTruth/ISIC_0000001_segmentation.png")
@@ -72,7 +105,7 @@ def test_a_photograph_that_is_cut_off_is_refused_and_the_others_are_written(sour
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ProblemsError, match=r"ISIC_0000001.jpg: the picture is cut off"):
         isic2017.prepare(source, tmp_path / "target")
-    assert (tmp_path / "target/images/ISIC_0000003.png").is_file()
+    assert (tmp_path / "target/images/ISIC_0000003.jpg").is_file()
 
 
 def test_photographs_in_a_folder_of_another_name_are_refused(source, tmp_path):

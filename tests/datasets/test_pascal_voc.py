@@ -8,8 +8,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from semi_med.data.data_list import SECTIONS
+from semi_med.data.splits import make_split, split_list
+from semi_med.data.validation import Options, check_sections
 from semi_med.datasets import pascal_voc
+from semi_med.datasets.lists import ListMaker
 from semi_med.datasets.record import planned
+from semi_med.datasets.split_source import Choices, read_source
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_label
 
@@ -62,6 +66,12 @@ def test_classes_are_the_palettes_numbers_and_the_outline_stays_255(source, tmp_
     np.testing.assert_array_equal(label(tmp_path / "target", TRAIN), drawn().T)
 
 
+def test_photographs_are_copied_byte_by_byte(source, tmp_path):
+    pascal_voc.prepare(source, tmp_path / "target")
+    original = source / f"VOCdevkit/VOC2012/JPEGImages/{TRAIN}.jpg"
+    assert (tmp_path / f"target/images/{TRAIN}.jpg").read_bytes() == original.read_bytes()
+
+
 def test_photographs_in_no_list_are_left(source, tmp_path):
     found = pascal_voc.prepare(source, tmp_path / "target").entries
     assert {name: case.split for name, case in found.items()} == {TRAIN: "train", VAL: "val"}
@@ -104,6 +114,14 @@ def test_a_class_that_is_not_there_is_refused(source, tmp_path):
         pascal_voc.prepare(source, tmp_path / "target")
 
 
+def test_a_photograph_that_is_cut_off_is_refused_and_not_copied(source, tmp_path):
+    path = source / f"VOCdevkit/VOC2012/JPEGImages/{VAL}.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ProblemsError, match="the picture is cut off"):
+        pascal_voc.prepare(source, tmp_path / "target")
+    assert [path.name for path in (tmp_path / "target/images").iterdir()] == [f"{TRAIN}.jpg"]
+
+
 def test_a_damaged_label_of_sbd_is_refused(source, tmp_path):
     (source / "cls").mkdir()
     (source / f"cls/{FURTHER}.mat").write_bytes(b"no matlab file at all" * 20)
@@ -143,5 +161,23 @@ def test_the_lists_have_dense_fixmatchs_numbers():
         assert list(lists[f"labeled_{count:03d}_seed1"].counts().values()) == [count, 1364 - count + 60, 100, 1449]
     assert list(lists["all_labeled_with_augmented"].counts().values()) == [1364, 60, 100, 1449]
     assert list(lists["augmented_all_labeled"].counts().values()) == [1424, 0, 100, 1449]
+    assert {each.ignored for each in lists.values()} == {255}
     names = [case.name for section in SECTIONS for case in getattr(lists["labeled_732_seed4"], section)]
     assert len(names) == len(set(names)) == sum(sizes.values())
+
+
+def test_lists_say_that_255_is_ignored_and_the_folder_is_sound_with_it_only(source, tmp_path):
+    done = pascal_voc.prepare(source, tmp_path / "target")
+    maker = ListMaker(pascal_voc.ABOUT, done.entries)
+    listed = maker(labeled=[TRAIN], unlabeled=[], validation=[VAL], test=[], description="")
+    assert listed.ignored == 255
+    found = read_source(tmp_path / "target", Choices())
+    assert split_list(make_split(found.cases, labeled=1, test=1), **found.header).ignored == 255
+    sections = listed.sections(tmp_path / "target")
+    options = Options(ignored=listed.ignored, channels=3, allow_missing_class=True)
+    needed = ("labeled", "validation")
+    assert not check_sections(sections, labels=listed.label_values, sections_needed=needed, options=options).problems
+    with pytest.raises(ProblemsError, match="this has 255"):
+        check_sections(
+            sections, labels=listed.label_values, sections_needed=needed, options=replace(options, ignored=None)
+        )

@@ -53,13 +53,18 @@ def test_dark_is_inside_the_cup_is_2_and_the_rest_of_the_disc_1(source, tmp_path
     np.testing.assert_array_equal(label, expected)
 
 
-def test_the_stored_photograph_looks_as_the_original(source, tmp_path):
+def test_photographs_are_copied_byte_by_byte(source, tmp_path):
     refuge.prepare(source, tmp_path / "target")
-    with (
-        Image.open(source / PLACES["V0001"][0] / "V0001.jpg") as one,
-        Image.open(tmp_path / "target/images/V0001.png") as other,
-    ):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    original = source / PLACES["V0001"][0] / "V0001.jpg"
+    assert (tmp_path / "target/images/V0001.jpg").read_bytes() == original.read_bytes()
+
+
+def test_a_photograph_that_is_cut_off_is_refused_and_the_others_are_written(source, tmp_path):
+    path = source / PLACES["V0001"][0] / "V0001.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ProblemsError, match=r"V0001.jpg: the picture is cut off"):
+        refuge.prepare(source, tmp_path / "target")
+    assert (tmp_path / "target/images/T0001.jpg").is_file()
 
 
 def test_each_photograph_is_in_its_part_with_the_diagnosis_that_folders_give(source, tmp_path):

@@ -1,17 +1,19 @@
 """SCR on JSRT: raw pixels with the high byte first, a gif for each structure, overlaps by the order of painting."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semi_med.data.data_list import SECTIONS
+from semi_med.data.data_list import SECTIONS, load_data_list
 from semi_med.datasets import scr_jsrt
 from semi_med.datasets.record import planned
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import read_image, read_label
 
+LISTS = Path(__file__).parents[2] / "data_lists"
 # rows and columns of each structure's drawing; the left lung is on the right of the picture
 BOXES = {
     "right lung": (slice(200, 800), slice(100, 400)),
@@ -61,6 +63,12 @@ def test_pixels_are_inverted_means_of_two_by_two(usual):
     assert array[100, 10] == 4095 - 200.5  # columns 200 and 201, far from the second half
     assert array[100, 600] == 4095 - 1200.5
     assert array[0, 0] == 4095 - (4095 + 1 + 0 + 1) / 4
+
+
+def test_the_files_are_those_that_the_committed_lists_name(usual):
+    committed = load_data_list(LISTS / "scr_jsrt/all_labeled.json")
+    (case,) = (case for section in SECTIONS for case in getattr(committed, section) if case.subject == "JPCLN001")
+    assert all((usual / file).is_file() for file in (case.image, case.label))
 
 
 def test_pixels_have_their_size_and_the_patients_left_is_on_the_right_of_the_picture(usual):
@@ -132,6 +140,17 @@ def test_an_empty_drawing_is_refused(source, tmp_path):
     Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(tmp_path / "source/scratch/fold1/masks/heart/JPCLN001.gif")
     with pytest.raises(ProblemsError, match="the drawing of the heart is empty"):
         scr_jsrt.prepare(tmp_path / "source", tmp_path / "target")
+
+
+def test_a_drawing_that_is_cut_off_is_refused(source, tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/JPCLN001.IMG").symlink_to(source / "All247images/JPCLN001.IMG")
+    save_drawings(tmp_path / "source")
+    path = tmp_path / "source/scratch/fold1/masks/left lung/JPCLN001.gif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ProblemsError) as caught:
+        scr_jsrt.prepare(tmp_path / "source", tmp_path / "target")
+    assert [str(error.where) for error in caught.value.problems] == [str(path)]
 
 
 @pytest.mark.parametrize("setting", [{"structures": 4}, {"size": 4096}])

@@ -1,5 +1,7 @@
 """What `semi-med split` takes: prepared folders, data lists, folders of images and labels."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -38,6 +40,30 @@ def folder(tmp_path):
 
 
 @pytest.fixture
+def ignoring(tmp_path):
+    """Four cases of which less and less is foreground, and more and more is not known."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "x").write_text("x")
+
+    def make(case):
+        array = label(8 - int(case.name[1]))
+        array[4:][: int(case.name[1])] = 255
+        return MadeCase(np.zeros((8, 8, 2), np.float32), array, np.eye(4))
+
+    cases = [SourceCase(f"c{n}", source / "x", source / "x") for n in range(4)]
+    about = replace(ABOUT, ignored=255)
+    prepare_cases(cases, tmp_path / "p", source=source, about=about, recipe={}, make=make)
+    return tmp_path / "p"
+
+
+def test_what_is_ignored_is_no_foreground_and_stays_in_the_split(ignoring):
+    found = read_source(ignoring, Choices(stratify="foreground"))
+    assert found.header["ignored"] == 255
+    assert {case.subject: case.stratum for case in found.cases} == {f"c{n}": f"{4 - n} of 4" for n in range(4)}
+
+
+@pytest.fixture
 def prepared(tmp_path):
     """Eight cases of two groups."""
     source = tmp_path / "source"
@@ -68,6 +94,17 @@ def test_a_folder_of_images_and_labels_names_its_classes_by_number(folder):
     assert sum(case.label is None for case in found.cases) == 2
     assert found.header["labels"] == {"0": "background", "1": "class 1", "2": "class 2"}
     assert "Every case counts as a subject of its own" in found.notes[-1]
+
+
+@pytest.mark.parametrize(("value", "advice"), [(255, '"ignored": 255'), (300, "--map-labels 300=1")])
+def test_numbers_that_are_no_classes_are_refused_with_what_they_can_mean(folder, value, advice):
+    array = label(10).astype(np.uint16)
+    array[0, 0, 0] = value
+    nib.save(nib.Nifti1Image(array, np.eye(4)), folder / "labels/patient0_a.nii.gz")
+    with pytest.raises(InputError, match=f"labels of up to {value} are no class indices") as caught:
+        read_source(folder, PLAIN)
+    assert advice in str(caught.value)
+    assert read_source(folder, Choices(labels=("heart",))).header["labels"] == {"0": "background", "1": "heart"}
 
 
 def test_classes_can_be_named(folder):

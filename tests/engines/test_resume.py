@@ -189,6 +189,7 @@ MISMATCHES = {
     "length": ({"iterations": 20}, "max_iterations: 12 in the checkpoint, 20 here"),
     "method": ({"threshold": 0.7}, "method#threshold: 0.0 in the checkpoint, 0.7 here"),
     "averaging": ({"average_decay": 0.5}, "average_decay: 0.9 in the checkpoint, 0.5 here"),
+    "stream": ({"first_iteration": 4}, "first_iteration: None in the checkpoint, 4 here"),
     "cases": ({"unlabeled": "tuvwxyz"}, "4 in the checkpoint, 7 here (only there: x, y, z)"),
     "network": ({"base_filters": 4}, "networks are not this run's"),
 }

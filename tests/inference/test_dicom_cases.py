@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from slice_samples import write_slice_bundle
 from test_dicom_safety import run_cli
 
 from semi_med.data.validation import validate_sections
@@ -36,6 +37,23 @@ def test_a_prediction_lies_on_the_grid_of_its_series(tmp_path, bundle):
     # the bundle of the tests marks what is brighter than the mean
     np.testing.assert_array_equal(np.asarray(written.dataobj), plan.real > plan.real.mean())
     assert rows[0]["case"] == "visit.1"
+
+
+def test_a_2d_network_segments_a_series_slice_by_slice_on_its_grid(tmp_path):
+    plan = plan_series(shape=SMALL, axes=oblique(1))
+    bundle = write_slice_bundle(tmp_path / "bundle")
+    (row,) = predict(bundle, [plan.write(tmp_path / "visit")], tmp_path / "out", device="cpu")
+    written = nib.load(tmp_path / "out" / "visit_seg.nii.gz")
+    np.testing.assert_allclose(written.affine, plan.affine, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), plan.real > plan.real.mean())
+    assert row["volumes_ml"]["vessel"] > 0
+
+
+def test_a_picture_beside_dicom_is_a_preview(tmp_path):
+    plan_series(shape=SMALL).write(tmp_path / "visit")
+    (tmp_path / "visit" / "preview.jpg").write_bytes(b"")
+    cases = collect_cases([tmp_path / "visit"], tmp_path / "out")
+    assert [(case.name, case.target.name) for case in cases] == [("visit", "visit_seg.nii.gz")]
 
 
 def test_a_bad_series_is_named_and_the_others_are_segmented(tmp_path, bundle):

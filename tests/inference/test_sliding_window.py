@@ -139,3 +139,53 @@ def test_one_output_channel_is_refused_because_its_softmax_is_one():
 def test_no_network_is_refused():
     with pytest.raises(InputError, match="at least one network"):
         ProbabilityWindowInferer((2, 2, 2), (1, 1, 1))(torch.zeros(1, 1, 2, 2, 2), [])
+
+
+# ---- 2D networks ---------------------------------------------------------------------------------------------------
+
+
+def mixing(classes: int = 3) -> nn.Module:
+    """A 2D network that looks at neighbours, so that a slice or a window in the wrong place shows."""
+    torch.manual_seed(0)
+    return nn.Conv2d(1, classes, 3, padding=1).requires_grad_(False)
+
+
+def test_a_volume_is_segmented_as_its_slices_are():
+    network, volume = mixing(), torch.rand(2, 1, 9, 7, 5, generator=torch.Generator().manual_seed(1))
+    inferer = ProbabilityWindowInferer((4, 4), (3, 2), sw_batch_size=2)
+    alone = torch.stack([inferer(volume[..., k], network) for k in range(5)], dim=-1)
+    found = inferer(volume, network)
+    assert found.shape == (2, 3, 9, 7, 5)
+    torch.testing.assert_close(found, alone)
+
+
+@pytest.mark.parametrize(("axis", "place"), [(0, 2), (1, 3), (2, 4), (-1, 4)])
+def test_slices_run_along_the_axis_that_is_named(axis, place):
+    network, volume = mixing(), torch.rand(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(1))
+    plain = ProbabilityWindowInferer((4, 4), (2, 2))
+    found = ProbabilityWindowInferer((4, 4), (2, 2), slice_axis=axis)(volume, network)
+    torch.testing.assert_close(found.select(place, 3), plain(volume.select(place, 3), network))
+
+
+@pytest.mark.parametrize(("size", "seen"), [(1, [1] * 5), (2, [2, 2, 1]), (8, [5])])
+def test_several_slices_go_through_a_network_at_once_and_no_more(size, seen):
+    network = Recorder()
+    ProbabilityWindowInferer((4, 4), (4, 4), sw_batch_size=size)(torch.zeros(1, 1, 4, 4, 5), network)
+    assert [len(windows) for windows in network.windows] == seen
+
+
+def test_a_small_slice_is_padded_and_cropped_back():
+    network, volume = Recorder(), torch.rand(1, 1, 3, 2, 4) + 1
+    probs = ProbabilityWindowInferer((4, 4), (2, 2))(volume, network)
+    torch.testing.assert_close(probs[:, 1:], torch.sigmoid(volume))
+
+
+def test_metadata_pass_through_slices():
+    image = MetaTensor(torch.zeros(1, 1, 3, 3, 3), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    probs = ProbabilityWindowInferer((2, 2), (1, 1))(image, Recorder())
+    torch.testing.assert_close(probs.affine, image.affine)
+
+
+def test_an_axis_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="0, 1, 2 or -1, not 3"):
+        ProbabilityWindowInferer((2, 2), (1, 1), slice_axis=3)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semi_med.losses import boundary_loss, soft_dice
-from semi_med.ops import signed_distance
+from semi_med.losses import boundary_loss, dice_boundary, soft_dice
+from semi_med.ops import IGNORED, signed_distance
 
 
 def test_the_boundary_loss_by_hand():
@@ -67,3 +67,48 @@ def test_dice_and_boundary_loss_train_a_small_network_on_one_image(shape):
         loss.backward()
         optimizer.step()
     assert (network(image).argmax(1, keepdim=True) == label).float().mean() > 0.95
+
+
+def with_ignored(shape, *, share=0.3):
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 3, *shape, generator=generator)
+    label = torch.randint(0, 3, (2, 1, *shape), generator=generator).to(torch.uint8)
+    label[torch.rand(label.shape, generator=generator) < share] = IGNORED
+    return logits, label
+
+
+def test_ignored_voxels_are_as_if_they_were_cut_away():
+    logits, label = with_ignored((1, 12), share=0.0)
+    label[..., 8:] = IGNORED  # at the end of a row: the distances of the others do not depend on it
+    probs = logits.softmax(1)
+    assert torch.allclose(soft_dice(probs, label), soft_dice(probs[..., :8], label[..., :8]))
+    whole, cut = (
+        boundary_loss(p, signed_distance(y, 3), valid=y != IGNORED)
+        for p, y in ((probs, label), (probs[..., :8], label[..., :8]))
+    )
+    assert torch.allclose(whole, cut)
+    with_long_side = soft_dice(probs[..., :8], label[..., :8]) + cut / 12
+    assert torch.allclose(dice_boundary(probs, label), with_long_side)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 5)])
+@pytest.mark.parametrize("loss", [soft_dice, dice_boundary])
+def test_ignored_voxels_change_no_loss_and_get_no_gradient(shape, loss):
+    logits, label = with_ignored(shape)
+    ignored = (label == IGNORED).expand_as(logits)
+    other = torch.where(ignored, -3 * logits.flip(1) + 1, logits)
+    assert torch.equal(loss(logits.softmax(1), label), loss(other.softmax(1), label))
+    logits.requires_grad_()
+    loss(logits.softmax(1), label).sum().backward()
+    assert not logits.grad[ignored].any()
+    assert logits.grad[~ignored].abs().min() > 0
+
+
+@pytest.mark.parametrize("loss", [soft_dice, dice_boundary])
+def test_an_image_of_which_nothing_is_known_costs_nothing(loss):
+    logits, label = with_ignored((4, 5), share=1.0)
+    logits.requires_grad_()
+    value = loss(logits.softmax(1), label)
+    value.sum().backward()
+    assert value.tolist() == [0, 0]
+    assert not logits.grad.any()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from semi_med.losses import dice_ce
+from semi_med.ops import IGNORED
 
 SHAPES = {2: (3, 5), 3: (3, 2, 4)}
 
@@ -170,3 +171,42 @@ def test_the_loss_trains_a_two_layer_network_on_one_image(dimensions, alpha):
         dice_ce(network(image), label, alpha=alpha).backward()
         optimizer.step()
     assert (network(image).argmax(1, keepdim=True) == label).float().mean() > 0.97
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_ignored_labels_are_as_if_they_were_not_valid(dimensions, alpha):
+    logits, label, valid = sample(dimensions)
+    ignoring = label.masked_fill(~valid, IGNORED).to(torch.uint8)
+    assert torch.equal(dice_ce(logits, ignoring, alpha=alpha), dice_ce(logits, label, alpha=alpha, valid=valid))
+    assert float(dice_ce(logits, ignoring, alpha=alpha)) == pytest.approx(
+        slow_dice_ce(logits, label, valid, alpha), rel=1e-5
+    )
+
+
+def test_both_ways_of_leaving_voxels_out_go_together():
+    logits, label, valid = sample(2)
+    other = torch.rand(valid.shape, generator=torch.Generator().manual_seed(3)) < 0.6
+    both = dice_ce(logits, label.masked_fill(~other, IGNORED), valid=valid)
+    assert torch.equal(both, dice_ce(logits, label, valid=valid & other))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_ignored_voxels_change_no_loss_and_get_no_gradient(dimensions):
+    logits, label, valid = sample(dimensions)
+    label = label.masked_fill(~valid, IGNORED)
+    ignored = (~valid).expand_as(logits)
+    assert torch.equal(dice_ce(torch.where(ignored, 7 - logits, logits), label), dice_ce(logits, label))
+    logits.requires_grad_()
+    dice_ce(logits, label).backward()
+    assert not logits.grad[ignored].any()
+    assert logits.grad[~ignored].abs().min() > 0
+
+
+def test_a_batch_of_which_nothing_is_known_costs_nothing():
+    logits, label, _ = sample(2)
+    logits.requires_grad_()
+    loss = dice_ce(logits, torch.full_like(label, IGNORED))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not logits.grad.any()

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from method_samples import CROP, MARGIN, batches, clone, tiny_network
+from method_samples import CLASSES, CROP, MARGIN, batches, clone, tiny_network
 
 from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, FixMatchSeg, MeanTeacher, Method, Supervised
+from semi_med.ops import IGNORED
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,55 @@ def test_everything_is_finite_when_a_class_is_absent(row, dimensions, left):
     labeled, unlabeled = batches(dimensions)
     labeled["label"] = torch.tensor(left)[labeled["label"].long() % len(left)].to(torch.uint8)
     assert_finite(row.build(dimensions), labeled, unlabeled)
+
+
+@every_method
+@pytest.mark.parametrize("whole", ["batch", "crop"])
+def test_everything_is_finite_when_nothing_is_known_of_a_label(row, whole, dimensions):
+    labeled, unlabeled = batches(dimensions)
+    labeled["label"][slice(None) if whole == "batch" else 0] = IGNORED
+    method = row.build(dimensions)
+    assert_finite(method, labeled, unlabeled)
+    if whole == "batch":
+        supervised = losses(method, labeled, unlabeled)["supervised"]
+        assert float(supervised.detach()) == 0
+
+
+def pointwise_network(dimensions: int, seed: int, **settings: Any) -> torch.nn.Module:
+    """What it predicts of a voxel depends on that voxel alone."""
+    torch.manual_seed(seed)
+    conv, dropout = (torch.nn.Conv2d, torch.nn.Dropout2d) if dimensions == 2 else (torch.nn.Conv3d, torch.nn.Dropout3d)
+    share = settings.get("dropout", 0.0)
+    return torch.nn.Sequential(conv(1, 8, 1), torch.nn.Tanh(), dropout(share), conv(8, CLASSES, 1))
+
+
+@every_method
+def test_ignored_voxels_do_not_matter(row, dimensions, monkeypatch):
+    monkeypatch.setitem(globals(), "tiny_network", pointwise_network)
+    method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
+    hidden = torch.rand(labeled["label"].shape, generator=torch.Generator().manual_seed(1)) < 0.3
+
+    def supervised(image: torch.Tensor, label: torch.Tensor) -> float:
+        terms = losses(method, {"image": image, "label": label}, unlabeled)
+        return float(terms["supervised"].detach())
+
+    image, label = labeled["image"], labeled["label"]
+    ignoring, other = label.masked_fill(hidden, IGNORED), torch.where(hidden, 1 - image, image)
+    assert supervised(other, ignoring) == supervised(image, ignoring)
+    assert supervised(other, label) != supervised(image, label)
+    assert supervised(image, label) != supervised(image, ignoring)
+
+
+@every_method
+def test_ignored_voxels_of_a_label_for_monitoring_do_not_matter(row, dimensions):
+    labeled, unlabeled = batches(dimensions)
+    watched = torch.randint(0, CLASSES, unlabeled["weak"].shape, generator=torch.Generator().manual_seed(1))
+    known, ignoring = (
+        losses(row.build(dimensions), labeled, {**unlabeled, "monitor_label": label.to(torch.uint8)})
+        for label in (watched, torch.full_like(watched, IGNORED))
+    )
+    for name, value in ignoring.items():
+        assert float(value.detach()) == (1.0 if name.endswith("label_dice") else float(known[name].detach()))
 
 
 @every_method

@@ -187,3 +187,15 @@ def test_only_the_named_cases_are_measured(folders):
 def test_a_named_case_without_a_label_is_an_error(folders):
     with pytest.raises(InputError, match=r"1 are missing: z"):
         evaluate(*folders, cases=["a", "z"])
+
+
+def test_what_is_ignored_in_the_label_is_no_class_and_is_not_measured(folders, tmp_path):
+    labels = folders[1]
+    label = block(4)
+    label[3] = 255  # the plate that b's prediction lacks, and its neighbours
+    write_label(labels / "b.nii.gz", label, affine=AFFINE)
+    with_it = evaluate(*folders)
+    assert sorted(with_it.classes) == [1, 255]
+    result = evaluate(*folders, ignored=255, output=tmp_path / "table.csv")
+    assert [(row["case"], row["dice"]) for row in result.rows] == [("a", 1.0), ("b", 1.0)]
+    assert json.loads((tmp_path / "table_summary.json").read_text())["ignored"] == 255

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semi_med.ops import entropy, overlap, pseudo_label
+from semi_med.ops import IGNORED, entropy, overlap, pseudo_label
 
 
 def logits_of(*probs):
@@ -45,6 +45,14 @@ def test_overlap_counts_equal_foreground_classes_only():
     a = torch.tensor([0, 1, 1, 2, 2, 0])
     b = torch.tensor([0, 1, 2, 2, 0, 1])
     assert float(overlap(a, b)) == pytest.approx(2 * 2 / (4 + 4))
+
+
+def test_overlap_leaves_out_what_is_ignored_in_either():
+    a = torch.tensor([0, 1, 1, 2, 2, 0], dtype=torch.uint8)
+    b = torch.tensor([0, 1, 2, IGNORED, 0, IGNORED], dtype=torch.uint8)
+    expected = overlap(a[[0, 1, 2, 4]], b[[0, 1, 2, 4]])
+    assert float(overlap(a, b)) == float(overlap(b, a)) == float(expected) == pytest.approx(2 / 5)
+    assert float(overlap(a, torch.full_like(a, IGNORED))) == 1
 
 
 def test_overlap_is_one_where_neither_has_foreground_and_zero_where_one_has():

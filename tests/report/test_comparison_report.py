@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from nibabel import Nifti1Image
+from PIL import Image
 
 from semi_med.errors import InputError
 from semi_med.inference.io import write_label
@@ -23,7 +24,7 @@ from semi_med.report.comparison_pictures import choose_pictures, draw_pictures, 
 from semi_med.report.comparison_settings import method_settings, run_settings, shared_settings
 from semi_med.report.comparison_style import BASELINE_COLOUR, looks
 from semi_med.report.comparison_tables import case_tables, class_tables, method_rows
-from semi_med.report.comparison_words import judge_method, points
+from semi_med.report.comparison_words import brief_names, judge_method, points
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
 CASES = [f"case{number}" for number in range(8)]
@@ -111,6 +112,35 @@ def scans(tmp_path):
                 ]
             runs.append(result(method, 1, seed, table, tmp_path, predictions=files))
     return ComparisonView("Scans", runs, NAMES, {case: case for case in CASES}, images, labels, unit="scan")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two methods with one label, one seed and two colour pictures of 40 x 30 pixels; predictions of both formats."""
+    images, labels, runs = {}, {}, []
+    values = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    values[:5, :5] = (255, 0, 0)  # red at the left top
+    disc = np.zeros((30, 40), np.uint8)
+    disc[8:20, 10:25] = 1
+    for case in CASES[:2]:
+        images[case], labels[case] = tmp_path / f"{case}.png", tmp_path / f"{case}_label.png"
+        Image.fromarray(values).save(images[case])
+        Image.fromarray(disc).save(labels[case])
+    for method, stop in (("supervised", 23), ("cotrain", 24)):
+        table, files = [], {}
+        found = disc * (np.arange(40) < stop)
+        for case in CASES[:2]:
+            files[case] = tmp_path / f"{method}_{case}_seg.{'png' if method == 'cotrain' else 'nii.gz'}"
+            if method == "cotrain":
+                Image.fromarray(found.astype(np.uint8)).save(files[case])
+            else:
+                write_label(files[case], found.T[:, :, None].astype(np.uint8), affine=np.diag([-1.0, -1.0, 1.0, 1.0]))
+            measured_ = case_metrics(found.T, disc.T, classes={1: "lesion"}, spacing=(1, 1))[0]
+            lost = dict.fromkeys(("hd95_mm", "asd_mm", "assd_mm"), math.nan)
+            table += [{"case": case, **measured_, **lost}]
+        runs.append(result(method, 1, 1, table, tmp_path, predictions=files))
+    subjects = {case: case for case in CASES}
+    return ComparisonView("Skin", runs, NAMES, subjects, images, labels, unit="picture", thing="picture")
 
 
 def log(folder, file, **columns):
@@ -507,6 +537,62 @@ def test_a_scan_that_cannot_be_read_is_named_instead(scans):
 def test_a_case_without_files_is_named_instead(view):
     (drawn, _) = draw_pictures(analyse(view))
     assert "no file of the image and the label is given" in drawn["problem"]
+
+
+# -- pictures instead of scans
+
+
+def test_a_comparison_on_pictures_speaks_of_pictures_and_pixels(pictures, write):
+    text = text_of(write(pictures))
+    assert "Did the unlabelled pictures help?" in text
+    assert "1 labelled picture" in text
+    # 2 of 15 columns are missing, and for co-training 1; the nearest line of pixels is as far away
+    assert "HD95 2.0 pixels" in text and "HD95 1.0 pixels" in text
+    assert not re.search(r"\b(scans?|mm|millimetres?|voxels?|radiologist\w*|undefined HD95)\b", text)
+    assert "Could not be drawn" not in text
+
+
+def test_a_picture_is_drawn_upright_in_its_colours_and_without_sides_of_a_patient(pictures):
+    slices = load_slices(analyse(pictures), choose_pictures(analyse(pictures))[0])
+    assert (slices.plane.name, slices.plane.left, slices.plane.top) == ("Picture", "", "")
+    assert slices.image.shape == (30, 40, 3)
+    # rows run upwards, columns against the axis, which is drawn to the left: the first corner is the last one here
+    assert slices.image[-1, -1].tolist() == [255, 0, 0]
+    assert set(slices.predictions) == {"supervised", "cotrain"}
+    drawn = draw_pictures(analyse(pictures))
+    assert [line["slice"] for line in drawn] == ["Picture"] and drawn[0]["picture"]
+
+
+def test_distances_without_millimetres_are_given_in_voxels(view):
+    runs = [replace(run, table=[{**row, "hd95_mm": math.nan} for row in run.table]) for run in view.runs]
+    found = analyse(replace(view, runs=runs))
+    assert found.distance == ("hd95_voxel", "voxels")
+    assert class_tables(found)[0]["rows"][0]["cells"][0]["hd95"] == "1.0"
+    assert analyse(view).distance == ("hd95_mm", "mm")
+
+
+# -- names
+
+
+def test_what_stands_in_brackets_is_left_out_where_there_is_little_room():
+    assert brief_names({"a": "CPS (cross pseudo supervision)", "b": "supervised"}) == {"a": "CPS", "b": "supervised"}
+
+
+def test_names_that_differ_in_brackets_only_stay_whole():
+    names = {"a": "MT (slow)", "b": "MT (quick)", "c": "(odd)"}
+    assert brief_names(names) == names
+
+
+def test_the_table_of_methods_says_the_whole_name(view, write):
+    names = {**NAMES, "cps": "CPS (cross pseudo supervision)"}
+    text = text_of(write(replace(view, method_names=names)))
+    assert re.search(r"◆|▲ CPS cross pseudo supervision 77\.2", text)
+
+
+def test_remarks_on_cases_stand_below_their_table(view, write):
+    table = [{**row, "status": "empty prediction"} if row["case"] == "case2" else row for row in view.runs[1].table]
+    html = write(replace(view, runs=[replace(view.runs[1], table=table), *view.runs[:1]]))
+    assert html.index('<ul class="remarks"><li>case2: co-training: heart, empty') > html.index("case7")
 
 
 # -- what is given

@@ -99,6 +99,14 @@ def test_classes_have_colours_of_their_own():
     assert where(axial, colour_of(1))[1] > 0.5 > where(axial, colour_of(2))[1]
 
 
+def test_what_is_not_known_is_grey_and_looks_like_no_class():
+    label = np.zeros(SHAPE, np.uint8)
+    label[5:15, 10:40, 5:25], label[25:35, 10:40, 5:25] = 3, 255
+    axial = panels(thumbnails(Scan(brain(), RAS), Scan(label, RAS)))[0]
+    assert where(axial, colour_of(3))[1] > 0.5 > where(axial, colour_of(255))[1]
+    assert colour_of(255) not in {colour_of(value) for value in range(1, 255)}
+
+
 def test_a_picture_is_one_upright_panel_in_colour_without_letters():
     array = np.zeros((20, 10, 1, 3), np.float32)
     array[:10, :, :, 0] = 255  # the left half is red

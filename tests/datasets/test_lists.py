@@ -3,8 +3,8 @@
 import pytest
 
 from semi_med.data.data_list import SECTIONS
-from semi_med.datasets.drawn import ListMaker, Parts, drawn_lists, shuffled
 from semi_med.datasets.found import by_name, files_under, refuse_labels_alone
+from semi_med.datasets.lists import ListMaker, Parts, drawn_lists, shuffled
 from semi_med.datasets.record import About, PreparedCase
 from semi_med.errors import InputError, ProblemsError
 
