@@ -249,7 +249,8 @@ def _scheduled(
     dims = choices["dimensions"].value
     count, why = rules.iterations(cases, dims, device=machine.kind, seconds=seconds)
     if wishes.iterations:
-        count, why = wishes.iterations, "as --iterations says"
+        few = f"; below {rules.FEWEST_UPDATES:,} pseudo-labels may stay empty"
+        count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.FEWEST_UPDATES else ''}"
     rate, slow = rules.learning_rate(count)
     return {
         **choices,

@@ -51,6 +51,11 @@ def test_a_wish_is_followed_and_named_as_the_reason(wishes, name, value):
     assert "--" in choice.reason
 
 
+def test_too_few_updates_are_made_but_not_without_a_word():
+    assert "may stay empty" in plan(wishes=Wishes(iterations=999)).choices["iterations"].reason
+    assert "empty" not in plan(wishes=Wishes(iterations=1000)).choices["iterations"].reason
+
+
 def test_resampling_can_be_switched_off():
     found = fingerprint(vary=0.5)
     assert plan(found).choices["spacing"].value is not None
