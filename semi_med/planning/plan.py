@@ -249,7 +249,7 @@ def _scheduled(
     dims = choices["dimensions"].value
     count, why = rules.iterations(cases, dims, device=machine.kind, seconds=seconds)
     if wishes.iterations:
-        few = f"; below {rules.FEWEST_UPDATES:,} pseudo-labels may stay empty"
+        few = f"; below {rules.FEWEST_UPDATES:,} masks may stay empty"
         count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.FEWEST_UPDATES else ''}"
     rate, slow = rules.learning_rate(count)
     return {

@@ -24,7 +24,7 @@ CROP_VOXELS = {("cuda", 3): 128 * 128 * 80, ("cuda", 2): 512 * 512, ("cpu", 3): 
 FILTERS = {("cuda", 3): 16, ("cuda", 2): 32, ("cpu", 3): 8, ("cpu", 2): 8}
 BATCH = {("cuda", 3): 2, ("cuda", 2): 12, ("cpu", 3): 2, ("cpu", 2): 4}
 CPU_HOURS = 1.0
-FEWEST_UPDATES = 1000  # with 120 on six labelled hippocampi, pseudo-labels stayed empty and took the networks with them
+FEWEST_UPDATES = 1000  # after 120 on six labelled hippocampi, networks still said background everywhere
 _GIB = 2.0**30
 _AXES = {0: "ASR", 1: "RSA", 2: "RAS"}  # by the axis that is to be the last
 _ORDER = {"ASR": (1, 2, 0), "RSA": (0, 2, 1), "RAS": (0, 1, 2)}
@@ -230,7 +230,7 @@ def most_iterations(cases: int, dims: int) -> int:
 
 
 def iterations(cases: int, dims: int, *, device: str, seconds: float | None) -> tuple[int, str]:
-    """Updates of the networks; on a CPU as many as an hour holds, but not so few that pseudo-labels stay empty."""
+    """Updates of the networks; on a CPU as many as an hour holds, but not so few that masks stay empty."""
     whole = most_iterations(cases, dims)
     each = 150 if dims == 3 else 50
     why = f"{each} for each of {cases} training scans, at least 6,000 and at most 30,000"
