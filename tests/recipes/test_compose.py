@@ -130,8 +130,9 @@ def test_training_and_inference_agree_on_network_and_preprocessing(pair: tuple[s
         found = []
         for transform in config["preprocessing"]["transforms"]:
             several = isinstance(transform["keys"], list)
-            left = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys")}
-            found.append({k: v[0] if several and isinstance(v, list) else v for k, v in left.items()})
+            left = {k: v for k, v in transform.items() if k not in ("keys", "allow_missing_keys", "mode")}
+            mode = transform.get("mode", "bilinear")
+            found.append({**left, "mode": mode[0] if several and isinstance(mode, list) else mode})
         return found
 
     assert without_loading(train["train"]) == without_loading(inference)
