@@ -81,6 +81,19 @@ def read_nifti(path: Path, wanted: Wanted) -> RawVolume:
     return RawVolume(plan.apply(array), affine, slope, inter, warnings, axes=plan.axes)
 
 
+def nifti_shape(path: Path) -> tuple[int, ...]:
+    """Numbers of voxels along the axes as the header of a file has them; no voxel is read.
+
+    Raises:
+        InputError: code EMPTY_FILE, FORMAT, HEADER, NDIM or TOO_LARGE.
+    """
+    check_regular_file(path)
+    compressed = path.name.lower().endswith(".gz")
+    _check_first_bytes(path, compressed=compressed)
+    with decoding(path), _opened(path, compressed=compressed) as stream:
+        return _check_shape(_read_header(stream, path)[0], path)
+
+
 def _opened(path: Path, *, compressed: bool) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb", buffering=0))
 

@@ -16,6 +16,7 @@ from semi_med.data.pairs import Pair, Pairs
 from semi_med.data.validation import Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image
+from semi_med.inference.nifti_check import nifti_shape
 from semi_med.planning.look import CaseLook, look_at
 from semi_med.planning.structures import Structure, find_structures
 
@@ -200,14 +201,12 @@ def channels_of(cases: Sequence[Pair]) -> int:
             if array.ndim == 4 and np.ptp(array, axis=3).any():
                 return 3
         elif path.name.lower().endswith((".nii", ".nii.gz")):
-            import nibabel
-
             try:
-                shape = tuple(nibabel.load(path).shape)  # type: ignore[attr-defined]
-            except Exception:  # the reader that follows says what is wrong with it
+                shape = nifti_shape(path)
+            except InputError:  # the reader that follows says it again, with all other faults
                 return 1
             if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
-                return int(shape[3])
+                return shape[3]
     return 1
 
 
