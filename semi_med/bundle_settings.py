@@ -157,8 +157,8 @@ def changed_settings(bundle_root: str | Path, *configs: str) -> dict[str, Any]:
 def carry_over(bundle_root: str | Path, target: str | Path) -> None:
     """Write what training and inference share, as it is run, into `configs/inference.json` of a run's folder.
 
-    Shared are the plain top-level entries that the bundle's `train.json` and `inference.json` have in common: the
-    networks, the crop, the stride and the like, but no expression, such as the device.
+    Shared are the top-level entries that `train.json` and `inference.json` of the bundle have in common: the networks,
+    the crop, the stride and the like, but no expression, such as the device.
     """
     from semi_med.files import write_atomically
     from semi_med.recipes.compose import to_json
@@ -166,7 +166,8 @@ def carry_over(bundle_root: str | Path, target: str | Path) -> None:
     running = _config(running_parser())
     train, inference = merged(bundle_root, "train"), merged(bundle_root, "inference")
     for key in train.keys() & inference.keys():
-        if train[key] == inference[key] and not isinstance(train[key], str) and key in running and key != "imports":
+        expression = isinstance(train[key], str) and train[key].startswith("$")
+        if train[key] == inference[key] and not expression and key in running and key != "imports":
             inference[key] = _plain(running[key])
     write_atomically(Path(target) / "configs" / "inference.json", to_json(inference))
 

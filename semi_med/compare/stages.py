@@ -241,12 +241,13 @@ def check_same_run(stage: Stage) -> None:
 def _differences(stage: Stage, record: Mapping[str, Any]) -> Iterator[SemiMedError]:
     listed, said = _loaded(stage.data_list), record["settings"]
     learns = bool(about(stage.method).get("unlabeled"))
+    limit = meaning(stage.settings.get("unlabeled_limit", "null"))
     pairs = {
         "bundle": (stage.bundle.name, record["bundle"]),
         "max_iterations": (stage.iterations, said["max_iterations"]),
         "seed": (stage.seed, said["seed"]),
         "labeled": (len(listed.labeled), said["labeled"]),
-        "unlabeled": (len(listed.unlabeled) if learns else 0, said["unlabeled"]),
+        "unlabeled": (len(listed.unlabeled[:limit]) if learns else 0, said["unlabeled"]),
         "validation": (len(listed.validation), said["validation"]),
     }
     for name, (wanted, found) in [*pairs.items(), *_changed(stage, record["changed"]).items()]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from semi_med.errors import InputError
 from semi_med.inference.dicom import is_dicom
-from semi_med.inference.io import READ_SUFFIXES, Scan, read_image
+from semi_med.inference.io import READ_SUFFIXES, Scan, read_image, read_label
 
 _SAME_PLACE = 0.1  # voxels by which the corners of two channels may lie apart
 
@@ -71,11 +72,7 @@ class ScanReader(ImageReader):
         Raises:
             InputError: if a file is not sound, or the channels do not lie on one grid.
         """
-        channels = self.channels if len(img) == 1 else 1
-        scans = [
-            read_image(path, nonfinite=self.nonfinite, channels=channels, dicom=self.dicom, flat=self.flat)
-            for path in img
-        ]
+        scans = [self._scan(path, alone=len(img) == 1) for path in img]
         for path, scan in zip(img[1:], scans[1:], strict=True):
             _check_same_grid(scans[0], scan, path)
         array = scans[0].array if len(scans) == 1 else np.stack([scan.array for scan in scans])
@@ -92,6 +89,25 @@ class ScanReader(ImageReader):
             "warnings": "\n".join(dict.fromkeys(warning for scan in scans for warning in scan.warnings)),
         }
         return array, meta
+
+    def _scan(self, path: Path, *, alone: bool) -> Scan:
+        channels = self.channels if alone else 1
+        return read_image(path, nonfinite=self.nonfinite, channels=channels, dicom=self.dicom, flat=self.flat)
+
+
+class LabelReader(ScanReader):
+    """Reads labels for `LoadImaged`: class indices as stored, of a picture with a palette the numbers, not the colours.
+
+    Args:
+        flat: as of `ScanReader`.
+    """
+
+    def __init__(self, flat: bool = False) -> None:
+        super().__init__(flat=flat)
+
+    def _scan(self, path: Path, *, alone: bool) -> Scan:
+        found = read_label(path, flat=self.flat)
+        return replace(found, array=found.array.astype(np.float32))
 
 
 def _check_same_grid(first: Scan, other: Scan, path: Path) -> None:

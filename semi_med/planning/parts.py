@@ -10,6 +10,7 @@ from semi_med.planning.rules import Choice
 
 Parts = dict[str, dict[str, Any]]
 _READER = "semi_med.inference.reader.ScanReader"
+_LABEL_READER = "semi_med.inference.reader.LabelReader"
 _LABELS = ["label", "monitor_label"]
 
 
@@ -120,11 +121,10 @@ def _transforms(value: Mapping[str, Any], found: Fingerprint, *, labels: bool) -
 
 
 def _loading(channels: int, files: int, keys: Any, some: Mapping[str, Any]) -> list[dict[str, Any]]:
-    plain = {"_target_": "LoadImaged", "keys": keys, "reader": _READER, "ensure_channel_first": True, **some}
-    if channels == files:
-        return [plain]
-    image = {**plain, "keys": "image", "reader": {"_target_": _READER, "channels": channels}}
-    return [image, {**plain, "keys": _LABELS}] if keys != "image" else [image]
+    reader: Any = _READER if channels == files else {"_target_": _READER, "channels": channels}
+    image = {"_target_": "LoadImaged", "keys": "image", "reader": reader, "ensure_channel_first": True}
+    label = {"_target_": "LoadImaged", "keys": _LABELS, "reader": _LABEL_READER, "ensure_channel_first": True, **some}
+    return [image] if keys == "image" else [image, label]
 
 
 def _resampling(target: Sequence[float] | None, keys: Any, some: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
+from semi_med.inference.label_png import label_png
 from semi_med.inference.predictor import predict
 from semi_med.recipes.compose import compose, compose_config, methods
 from tests.conftest import BundleRunner
@@ -43,7 +45,7 @@ SMALL_NETWORK = {
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Colour PNGs with a bright disc in a larger grey one, labels 0, 1, 2, and a data list."""
+    """Colour PNGs with a bright disc in a larger grey one, labels 0, 1, 2 as greys or with a palette, a data list."""
     folder = tmp_path_factory.mktemp("photographs")
     content: dict[str, Any] = {"name": "discs", "labels": {"0": "background", "1": "disc", "2": "cup"}}
     content["modality"] = {"0": "red", "1": "green", "2": "blue"}
@@ -59,7 +61,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             label = (away < 11).astype(np.uint8) + (away < 6)
             image = (60 + 80 * label[..., None] + random.normal(0, 5, (*label.shape, 3))).clip(0, 255).astype(np.uint8)
             Image.fromarray(image).save(folder / "images" / f"{name}.png")
-            Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+            if number % 2:
+                Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+            else:  # as `prepare` and `predict` write them
+                file = folder / "labels" / f"{name}.png"
+                file.write_bytes(label_png(label.T, path=file))
             key = {"unlabeled": "monitor_label"}.get(section, "label")
             content[section].append({"image": f"images/{name}.png", key: f"labels/{name}.png", "subject": name})
             number += 1
@@ -97,7 +103,7 @@ def test_fixmatchsegs_numbers_are_the_published_ones(task: str) -> None:
     assert config["train"]["unlabeled_view"]["intensity_on"] == "image"
 
 
-@pytest.mark.parametrize("task", [*PAPER, "sunnybrook"])
+@pytest.mark.parametrize("task", [*PAPER, "sunnybrook", "lgg"])
 def test_the_floor_has_the_loss_optimizer_and_views_of_fixmatchseg(task: str) -> None:
     floor, method = (compose_config("train", method=name, task=task) for name in ("supervised", "fixmatchseg"))
     assert floor["method"]["loss"] == "dice_boundary"
@@ -111,6 +117,22 @@ def test_the_floor_has_the_loss_optimizer_and_views_of_fixmatchseg(task: str) ->
 def test_wherever_a_run_may_stop_early_there_is_a_loss_to_stop_by(method: str, task: str) -> None:
     config = compose_config("train", method=method, task=task)
     assert config["early_stop_patience"] is None or config["validation_loss"]["_target_"]
+
+
+@pytest.mark.parametrize("task", PAPER)
+@pytest.mark.parametrize("method", ["fixmatchseg", "supervised"])
+def test_what_a_run_stops_by_is_the_loss_it_learns(method: str, task: str) -> None:
+    config = compose_config("train", method=method, task=task)
+    assert config["validation_loss"]["boundary"] == "@method#boundary"
+
+
+@pytest.mark.parametrize("method", ["cps", "cotrain"])
+def test_published_weights_go_to_both_networks(method: str) -> None:
+    for name, place in (("train", ("peer",)), ("multi_gpu_train", ("peer", "module"))):
+        found: Any = compose_config(name, method=method, task="camus")
+        for key in place:
+            found = found[key]
+        assert "encoder_weights=None if @resume else @encoder_weights" in found
 
 
 def test_a_data_sets_table_has_the_papers_columns() -> None:
@@ -147,9 +169,27 @@ def test_fixmatchseg_from_photographs_to_masks_of_their_size(photographs: Path, 
         assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
 
 
+def test_labels_with_a_palette_are_read_by_their_numbers(photographs: Path, tmp_path: Path) -> None:
+    parser = ConfigParser(compose_config("train", method="supervised", task="refuge"))
+    parser["image_size"] = None
+    load = parser.get_parsed_content("train#preprocessing")
+    for number in (0, 1):
+        file = photographs / "labels" / f"p0{number}_{'ED' if number else 'ES'}.png"
+        label = load({"image": str(photographs / "images" / file.name), "label": str(file)})["label"]
+        assert label.shape == (1, *SIZE, 1)
+        assert torch.equal(label[0, ..., 0], torch.from_numpy(np.asarray(Image.open(file)).T.astype(np.float32)))
+        assert set(label.unique().tolist()) == {0, 1, 2}
+
+
+def test_a_stride_that_was_trained_with_is_predicted_with(photographs: Path, tmp_path: Path) -> None:
+    run = runner("supervised", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK)
+    run(output_dir=str(tmp_path / "run"), stride=[16, 16], max_iterations=2)
+    assert json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())["stride"] == [16, 16]
+
+
 @pytest.mark.parametrize("method", ["cotrain", "mean_teacher", "bcp_pretrain"])
 def test_other_methods_train_on_photographs_too(method: str, photographs: Path, tmp_path: Path) -> None:
-    network = {"network_def": SMALL_NETWORK}
+    network: dict[str, Any] = {"network_def": SMALL_NETWORK, "batch_size": 2}
     if method == "cotrain":
         network["peer_def"] = {**SMALL_NETWORK, "upsampling": "interpolated"}
     run = runner(method, "refuge", photographs, tmp_path, **network)
