@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from semi_med.data.members import subject_in
 from semi_med.data.pairs import Pair, Pairs
-from semi_med.data.validation import Options, examine_cases
+from semi_med.data.validation import Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image
 from semi_med.inference.nifti_check import nifti_shape
@@ -158,8 +158,8 @@ def take_fingerprint(
     items = [_item(case) for case in pairs.cases]
     options = Options(channels=channels, look=look_at, most_looks=len(items), subject_pattern=subject_pattern)
     findings = examine_cases(items, progress=progress, options=options)
-    if findings.problems:
-        raise ProblemsError(findings.problems, title="the data cannot be used as they are")
+    if problems := [*findings.problems, *_in_colour(findings, channels)]:
+        raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
     background, classes = find_structures(findings.verdicts, class_names)
@@ -208,6 +208,19 @@ def channels_of(cases: Sequence[Pair]) -> int:
             if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
                 return shape[3]
     return 1
+
+
+def _in_colour(findings: Findings, channels: int) -> Iterator[InputError]:
+    """Pictures in colour among grey ones, which none of the few that `channels_of` looked at showed."""
+    for verdict in findings.verdicts if channels == 1 else ():
+        for file in verdict.images:
+            if file in verdict.facts and len(verdict.facts[file].shape) == 4:
+                yield InputError(
+                    "this picture is in colour, most others are grey",
+                    where=file,
+                    fix="Save all of them in grey, or all in colour.",
+                    code="CHANNELS",
+                )
 
 
 def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[str, str], str]:

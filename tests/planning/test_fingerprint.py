@@ -90,6 +90,20 @@ def test_colour_pictures_have_three_channels_and_grey_ones_stored_in_colour_have
     assert colour.label_values == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("odd", "said"), [("L", "it has 1 channel, 3 are wanted"), ("RGB", "this picture is in colour, most others are")]
+)
+def test_a_picture_of_other_colours_than_the_others_is_named(tmp_path, odd, said):
+    random = np.random.default_rng(0)
+    modes = dict.fromkeys(("a", *(f"b{n:02}" for n in range(9))), "L" if odd == "RGB" else "RGB") | {"b00": odd}
+    for name, mode in modes.items():
+        shape = (20, 30) if mode == "L" else (20, 30, 3)
+        Image.fromarray(random.integers(0, 255, shape).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / "a_mask.png")
+    with pytest.raises(ProblemsError, match=f"b00.png: {said}"):
+        fingerprint_of(tmp_path)
+
+
 def test_channels_in_files_of_their_own_are_named_by_their_endings(tmp_path):
     random = np.random.default_rng(0)
     for case in ("x", "y"):
