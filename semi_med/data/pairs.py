@@ -38,12 +38,14 @@ class Pair:
         images: one file for each channel, or the folder of a DICOM series.
         label: its label, if it has one.
         folder: that it lies in, relative to the folder of the images.
+        channels: the ending of each file; an empty one for an only file.
     """
 
     case: str
     images: tuple[Path, ...]
     label: Path | None = None
     folder: str = ""
+    channels: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ def _grouped(images: Sequence[Path], root: Path, labels: Sequence[_Label]) -> It
         for case, channels in group_channels(files, cases=known).items():
             place = _place(folder / "x", root)
             paths = tuple(files[name] for name in channels.values())
-            yield Pair(case or folder.name, paths, folder=place if case else _place(folder, root))
+            endings = tuple(channels) if len(channels) > 1 else ("",)
+            yield Pair(case or folder.name, paths, folder=place if case else _place(folder, root), channels=endings)
 
 
 def _series(folder: Path, root: Path) -> Pair:
@@ -240,25 +243,26 @@ def _none_matches(cases: Sequence[Pair], labels: Sequence[_Label], folder: Path)
 
 def _channels(cases: Sequence[Pair]) -> tuple[str, ...]:
     """The endings of the channels, which must be the same for all cases."""
-    counts = Counter(len(case.images) for case in cases)
-    usual = max(counts, key=lambda number: (counts[number], number))
-    odd = [case for case in cases if len(case.images) != usual]
-    if odd:
-        problems: list[SemiMedError] = [
-            InputError(
-                f"it has {len(case.images)} files ({', '.join(path.name for path in case.images)}), most cases have "
-                f"{usual}",
-                where=case.case,
-                fix="Add the missing channel, or take the case away.",
-                code="CHANNELS",
-            )
-            for case in odd
-        ]
+    counts = Counter(case.channels for case in cases)
+    usual = max(counts, key=lambda endings: (counts[endings], len(endings), endings))
+    problems: list[SemiMedError] = [
+        InputError(
+            f"it has {len(case.images)} files ({', '.join(path.name for path in case.images)}){_told(case.channels)}; "
+            f"most cases have {len(usual)}{_told(usual)}",
+            where=case.case,
+            fix="Give all cases the same channels, called alike, or take the case away.",
+            code="CHANNELS",
+        )
+        for case in cases
+        if case.channels != usual
+    ]
+    if problems:
         raise ProblemsError(problems, title="channels")
-    first = next(case for case in cases if len(case.images) == usual)
-    if usual == 1:
-        return ("",)
-    return tuple(group_channels([case_name(path) for path in first.images]).popitem()[1])
+    return usual
+
+
+def _told(channels: Sequence[str]) -> str:
+    return f": {', '.join(channels)}" if len(channels) > 1 else ""
 
 
 def _named_apart(cases: Sequence[Pair]) -> Iterator[Pair]:

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
-from semi_med.inference.channels import group_channels
+from semi_med.inference.channels import group_channels, in_order
 from semi_med.inference.dicom import find_series, is_dicom
 from semi_med.inference.io import (
     IMAGE_SUFFIXES,
@@ -63,7 +63,7 @@ class BatchCase:
 
 
 def join_channels(
-    cases: Sequence[BatchCase], output: Path, *, channels: int, format: Format = "auto"
+    cases: Sequence[BatchCase], output: Path, *, channels: int, names: Sequence[str] = (), format: Format = "auto"
 ) -> list[BatchCase]:
     """The cases, those that are the channels of one image made one, for a network that wants several.
 
@@ -74,24 +74,41 @@ def join_channels(
         cases: one for each file.
         output: folder of the labels.
         channels: that the network wants.
+        names: of these channels, which the endings must be where both are names of modalities.
         format: of the labels, see `label_name`.
+
+    Raises:
+        ProblemsError: naming each case that has other channels than are wanted, and outputs that two cases share.
     """
     folders: dict[Path, dict[str, BatchCase]] = {}
     for case in cases:
         folders.setdefault(case.image.parent, {})[case.name] = case
     joined: list[BatchCase] = []
+    problems: list[SemiMedError] = []
     for folder, found in folders.items():
-        for base, names in group_channels(found).items():
-            group = [found[name] for name in names.values()]
-            if channels > 1 and len(group) == channels:
-                name, first = base or folder.resolve().name, group[0]
-                target = output / label_name(first.image, format=format, case=name)
-                joined.append(BatchCase(name, first.image, target, further=tuple(one.image for one in group[1:])))
-            else:
-                joined += group
-    if problems := _clashes(joined, set()):
+        for base, endings in group_channels(found).items():
+            if channels == 1 or len(endings) != channels:
+                joined += [found[name] for name in endings.values()]
+                continue
+            whole, order = base or folder.resolve().name, in_order(endings, names)
+            if order is None:
+                problems.append(_other_channels(whole, folder, found=endings, wanted=names))
+                continue
+            first, *others = (found[name].image for name in order)
+            target = output / label_name(first, format=format, case=whole)
+            joined.append(BatchCase(whole, first, target, further=tuple(others)))
+    if problems := [*problems, *_clashes(joined, set())]:
         raise ProblemsError(problems, title="inputs")
     return joined
+
+
+def _other_channels(case: str, folder: Path, *, found: Iterable[str], wanted: Iterable[str]) -> InputError:
+    return InputError(
+        f"the network wants the channels {', '.join(wanted)}; case {case} has {', '.join(found)}",
+        where=folder,
+        fix="Give it the files of these channels, or leave the case out.",
+        code="CHANNELS",
+    )
 
 
 def label_name(scan: Path, *, format: Format = "auto", case: str | None = None) -> str:

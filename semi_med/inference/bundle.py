@@ -48,6 +48,7 @@ class Bundle:
         classes: name of every class index, background included.
         values: the number that stands for each class index in what the postprocessing gives.
         channels: image channels the networks want; None if the metadata do not say.
+        channel_names: what these are called, in their order; none if the metadata do not say.
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
@@ -60,6 +61,7 @@ class Bundle:
     classes: dict[int, str]
     values: list[int]
     channels: int | None
+    channel_names: tuple[str, ...]
     largest_component: bool
     weights: Path
     sha256: str
@@ -88,7 +90,7 @@ def load_bundle(
     """
     if network not in NETWORKS:
         raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {network!r}", code="SETTING")
-    classes, channels = _read_metadata(folder / "configs" / "metadata.json")
+    classes, channels, channel_names = _read_metadata(folder / "configs" / "metadata.json")
     config = folder / "configs" / "inference.json"
     parser = _parser(config, bundle_root=folder, device=device)
     weights = weights or folder / "models" / "model.pt"
@@ -118,6 +120,7 @@ def load_bundle(
         classes=classes,
         values=_values(parser.get("label_values"), classes, config=config),
         channels=channels,
+        channel_names=channel_names,
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
@@ -169,19 +172,22 @@ def _read_json(path: Path) -> Any:
         raise _bundle_error(f"this file is no readable JSON ({error})", path) from error
 
 
-def _read_metadata(path: Path) -> tuple[dict[int, str], int | None]:
-    """Class names by index, and the number of image channels if given."""
+def _read_metadata(path: Path) -> tuple[dict[int, str], int | None, tuple[str, ...]]:
+    """Class names by index, and the number and the names of the image channels if given."""
     metadata = _read_json(path)
     try:
         data_format = metadata["network_data_format"]
         classes = {int(index): str(name) for index, name in data_format["outputs"]["pred"]["channel_def"].items()}
-        channels = data_format.get("inputs", {}).get("image", {}).get("num_channels")
+        image = data_format.get("inputs", {}).get("image", {})
+        channels = image.get("num_channels")
+        named = {int(index): str(name) for index, name in image.get("channel_def", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = "network_data_format.outputs.pred.channel_def must name every class by its index"
         raise _bundle_error(problem, path) from error
     if sorted(classes) != list(range(len(classes))) or len(classes) < 2 or len(set(classes.values())) < len(classes):
         raise _bundle_error(f"channel_def must name the classes 0, 1, ... differently, it is {classes}", path)
-    return classes, None if channels is None else int(channels)
+    names = tuple(named[index] for index in sorted(named))
+    return classes, None if channels is None else int(channels), names
 
 
 def _parser(config: Path, *, bundle_root: Path, device: torch.device) -> ConfigParser:

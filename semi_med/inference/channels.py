@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 _NUMBER = re.compile(r"(?:(.+)[-_.])?(\d{4})")
 _MODALITIES = (
     *("t1", "t1ce", "t1c", "t1gd", "t1n", "t1w", "t2", "t2f", "t2w", "flair", "pd", "swi"),
     *("adc", "dwi", "hbv", "dce", "ct", "pet", "mr"),
 )
+_SAME = {"t1gd": "t1ce", "t1c": "t1ce", "t1n": "t1", "t1w": "t1", "t2w": "t2", "t2f": "flair"}
 _MODALITY = re.compile(rf"(?:(.+)[-_.])?({'|'.join(sorted(_MODALITIES, key=len, reverse=True))})", re.IGNORECASE)
 
 
@@ -52,3 +53,27 @@ def group_channels(names: Iterable[str], *, cases: Iterable[str] = ()) -> dict[s
         else:
             groups[name][""] = name
     return {case: dict(sorted(channels.items())) for case, channels in groups.items()}
+
+
+def in_order(found: Mapping[str, str], wanted: Sequence[str]) -> list[str] | None:
+    """The names of a case's channels in the order that a network wants.
+
+    Args:
+        found: names by channel, as `group_channels` gives them.
+        wanted: what the network's channels are called.
+
+    Returns:
+        the names as they come where either side does not say which channel is which; None if they are others than
+        those that are wanted.
+    """
+    plain = {_same(channel): name for channel, name in found.items()}
+    order = [_same(channel) for channel in wanted]
+    told = all(_MODALITY.fullmatch(channel) for channel in (*plain, *order))
+    if not told or not order or len(plain) < len(found) or len(set(order)) < len(order):
+        return list(found.values())
+    return [plain[channel] for channel in order] if set(plain) == set(order) else None
+
+
+def _same(channel: str) -> str:
+    """One of the names that a channel goes by."""
+    return _SAME.get(channel.lower(), channel.lower())

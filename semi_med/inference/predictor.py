@@ -273,7 +273,8 @@ def predict(
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
     )
-    cases = join_channels(cases, output, channels=predictor.bundle.channels or 1, format=format)
+    wanted = predictor.bundle.channels or 1
+    cases = join_channels(cases, output, channels=wanted, names=predictor.bundle.channel_names, format=format)
     settings = {
         "bundle": Path(bundle).resolve().name,
         "weights": predictor.bundle.weights.name,

@@ -118,6 +118,12 @@ def test_a_case_that_lacks_a_channel_is_named(tmp_path):
         find_pairs(tmp_path)
 
 
+def test_other_channels_of_the_same_number_are_named_with_both_sets(tmp_path):
+    touch(tmp_path, "p1_flair.nii", "p1_t1.nii", "p2_t1.nii", "p2_t2.nii", "p3_flair.nii", "p3_t1.nii")
+    with pytest.raises(ProblemsError, match=r"p2: it has 2 files .*: t1, t2; most cases have 2: flair, t1"):
+        find_pairs(tmp_path)
+
+
 def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no file that ends in"):
         find_pairs(tmp_path)

@@ -45,8 +45,8 @@ def cases_of(folder: Path, *names: str) -> list[BatchCase]:
     return [BatchCase(name, folder / f"{name}.nii.gz", folder / f"out/{name}_seg.nii.gz") for name in names]
 
 
-def joined(cases, channels: int) -> list[tuple[str, list[str]]]:
-    found = join_channels(cases, Path("out"), channels=channels)
+def joined(cases, channels: int, **options) -> list[tuple[str, list[str]]]:
+    found = join_channels(cases, Path("out"), channels=channels, **options)
     return [(case.name, [path.name for path in (case.image, *case.further)]) for case in found]
 
 
@@ -69,6 +69,25 @@ def test_a_network_of_one_channel_takes_every_file_for_a_case(tmp_path):
 
 def test_other_numbers_of_channels_than_are_wanted_are_left_apart(tmp_path):
     assert len(joined(cases_of(tmp_path, "a_0000", "a_0001"), 3)) == 2
+
+
+def test_channels_go_to_the_network_in_its_own_order(tmp_path):
+    cases = cases_of(tmp_path, "a_flair", "a_t1", "b_t2f", "b_t1n")
+    assert joined(cases, 2, names=("T1", "FLAIR")) == [
+        ("a", ["a_t1.nii.gz", "a_flair.nii.gz"]),
+        ("b", ["b_t1n.nii.gz", "b_t2f.nii.gz"]),
+    ]
+
+
+def test_other_channels_than_the_network_wants_are_refused(tmp_path):
+    with pytest.raises(ProblemsError, match=r"wants the channels FLAIR, T1; case a has t1, t2"):
+        joined(cases_of(tmp_path, "a_t1", "a_t2"), 2, names=("FLAIR", "T1"))
+
+
+def test_channels_of_which_one_side_has_no_names_come_as_they_are_sorted(tmp_path):
+    order = [("a", ["a_0000.nii.gz", "a_0001.nii.gz"])]
+    assert joined(cases_of(tmp_path, "a_0001", "a_0000"), 2, names=("T1", "FLAIR")) == order
+    assert len(joined(cases_of(tmp_path, "a_t1", "a_flair"), 2, names=("channel 0", "channel 1"))) == 1
 
 
 def test_two_cases_that_would_write_one_file_are_refused(tmp_path):
