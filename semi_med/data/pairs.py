@@ -182,12 +182,13 @@ def _grouped(images: Sequence[Path], root: Path, labels: Sequence[_Label]) -> It
             )
         folders[path.parent][name] = path
     known = {label.case for label in labels if label.case}
-    for folder, files in folders.items():
-        for case, channels in group_channels(files, cases=known).items():
-            place = _place(folder / "x", root)
-            paths = tuple(files[name] for name in channels.values())
+    for folder, groups in group_channels(folders, cases=known).items():
+        for case, channels in groups.items():
+            # files that have no name but their channel are the case of their folder
+            place = _place(folder / "x" if case or folder == root else folder, root)
+            paths = tuple(folders[folder][name] for name in channels.values())
             endings = tuple(channels) if len(channels) > 1 else ("",)
-            yield Pair(case or folder.name, paths, folder=place if case else _place(folder, root), channels=endings)
+            yield Pair(case or folder.name, paths, folder=place, channels=endings)
 
 
 def _series(folder: Path, root: Path) -> Pair:

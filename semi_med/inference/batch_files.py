@@ -63,7 +63,13 @@ class BatchCase:
 
 
 def join_channels(
-    cases: Sequence[BatchCase], output: Path, *, channels: int, names: Sequence[str] = (), format: Format = "auto"
+    cases: Sequence[BatchCase],
+    output: Path,
+    *,
+    channels: int,
+    names: Sequence[str] = (),
+    in_one_file: bool = False,
+    format: Format = "auto",
 ) -> list[BatchCase]:
     """The cases, those that are the channels of one image made one, for a network that wants several.
 
@@ -75,6 +81,8 @@ def join_channels(
         output: folder of the labels.
         channels: that the network wants.
         names: of these channels, which the endings must be where both are names of modalities.
+        in_one_file: whether the network was trained on files that hold all channels, such as pictures in colour; then
+            `a_0000` and `a_0001` are two cases.
         format: of the labels, see `label_name`.
 
     Raises:
@@ -85,8 +93,9 @@ def join_channels(
         folders.setdefault(case.image.parent, {})[case.name] = case
     joined: list[BatchCase] = []
     problems: list[SemiMedError] = []
-    for folder, found in folders.items():
-        for base, endings in group_channels(found).items():
+    for folder, groups in group_channels(folders, numbered=not in_one_file).items():
+        found = folders[folder]
+        for base, endings in groups.items():
             if channels == 1 or len(endings) != channels:
                 joined += [found[name] for name in endings.values()]
                 continue

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Bundle:
         values: the number that stands for each class index in what the postprocessing gives.
         channels: image channels the networks want; None if the metadata do not say.
         channel_names: what these are called, in their order; none if the metadata do not say.
+        in_one_file: whether the bundle was made for files that hold several channels each.
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
@@ -62,6 +63,7 @@ class Bundle:
     values: list[int]
     channels: int | None
     channel_names: tuple[str, ...]
+    in_one_file: bool
     largest_component: bool
     weights: Path
     sha256: str
@@ -107,6 +109,7 @@ def load_bundle(
 
     preprocessing = _instance(parser, "preprocessing", Compose, config=config)
     postprocessing = _instance(parser, "postprocessing", Compose, config=config)
+    in_one_file = _in_one_file(preprocessing, channel_names)
     # the compositions are changed in place: Invertd holds on to the very object
     if not _drop(preprocessing, LoadImaged):
         raise _bundle_error("preprocessing has no LoadImaged", config)
@@ -121,6 +124,7 @@ def load_bundle(
         values=_values(parser.get("label_values"), classes, config=config),
         channels=channels,
         channel_names=channel_names,
+        in_one_file=in_one_file,
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
@@ -219,6 +223,13 @@ def _values(given: Any, classes: Mapping[int, str], *, config: Path) -> list[int
     if not isinstance(given, list) or len(given) != len(classes) or not all(isinstance(one, int) for one in given):
         raise _bundle_error(f"label_values must name {len(classes)} numbers, one for each class, not {given}", config)
     return given
+
+
+def _in_one_file(preprocessing: Compose, names: Sequence[str]) -> bool:
+    """Whether the loader reads several channels from one file, or these are the colours of a picture."""
+    loaders = [one for one in preprocessing.transforms if isinstance(one, LoadImaged)]
+    several = any(getattr(reader, "channels", 1) > 1 for loader in loaders for reader in loader._loader.readers)
+    return several or [name.lower() for name in names] == ["red", "green", "blue"]
 
 
 def _drop(composition: Compose, kind: type) -> bool:

@@ -273,8 +273,14 @@ def predict(
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
     )
-    wanted = predictor.bundle.channels or 1
-    cases = join_channels(cases, output, channels=wanted, names=predictor.bundle.channel_names, format=format)
+    cases = join_channels(
+        cases,
+        output,
+        channels=predictor.bundle.channels or 1,
+        names=predictor.bundle.channel_names,
+        in_one_file=predictor.bundle.in_one_file,
+        format=format,
+    )
     settings = {
         "bundle": Path(bundle).resolve().name,
         "weights": predictor.bundle.weights.name,

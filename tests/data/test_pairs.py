@@ -58,6 +58,19 @@ def test_channels_of_nnunet_are_one_case(tmp_path):
     assert pairs.channels == ("0000", "0001")
 
 
+@pytest.mark.parametrize("stem", ["case_", ""])
+def test_numbers_of_four_digits_that_labels_have_too_count_cases(tmp_path, stem):
+    touch(tmp_path, *(f"i/{stem}{n:04}.png" for n in range(1, 6)), f"l/{stem}0001.png", f"l/{stem}0002.png")
+    pairs = find_pairs(tmp_path / "i", tmp_path / "l")
+    assert [case.case for case in pairs.cases] == [f"{stem}{n:04}" for n in range(1, 6)] and pairs.channels == ("",)
+    assert sum(case.label is not None for case in pairs.cases) == 2
+
+
+def test_the_folder_of_the_only_case_may_be_given(tmp_path):
+    touch(tmp_path, "p1/flair.nii.gz", "p1/t1.nii.gz")
+    assert short(find_pairs(tmp_path / "p1")) == {"p1": (["flair.nii.gz", "t1.nii.gz"], None)}
+
+
 def test_a_folder_a_case_with_modalities_and_label_is_one_case(tmp_path):
     for case in ("x", "y"):
         touch(tmp_path / case, *(f"{case}_{m}.nii.gz" for m in ("t2", "flair", "t1ce", "t1")))

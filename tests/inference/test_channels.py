@@ -16,25 +16,55 @@ def test_numbers_of_four_digits_and_names_of_modalities_tell_channels():
     assert split_channel("p1_001") is None
 
 
+def groups(*names, **options):
+    """Of the names of one folder."""
+    return group_channels({"": names}, **options)[""]
+
+
+def alone(*names):
+    return {name: {"": name} for name in names}
+
+
 def test_files_that_differ_in_the_ending_are_one_case():
-    groups = group_channels(["b_0001", "a_0001", "a_0000", "b_0000"])
-    assert groups == {"a": {"0000": "a_0000", "0001": "a_0001"}, "b": {"0000": "b_0000", "0001": "b_0001"}}
-    assert list(groups["b"]) == ["0000", "0001"]
+    found = groups("b_0001", "a_0001", "a_0000", "b_0000")
+    assert found == {"a": {"0000": "a_0000", "0001": "a_0001"}, "b": {"0000": "b_0000", "0001": "b_0001"}}
+    assert list(found["b"]) == ["0000", "0001"]
 
 
 def test_an_ending_that_tells_nothing_apart_belongs_to_the_name():
-    assert group_channels(["scan_0001", "other_0002"]) == {
-        "scan_0001": {"": "scan_0001"},
-        "other_0002": {"": "other_0002"},
-    }
+    assert groups("scan_0001", "other_0002") == alone("scan_0001", "other_0002")
+
+
+def test_one_case_that_has_all_numbers_of_its_folder_is_several_cases():
+    names = [f"case_{n:04}" for n in range(1, 6)]
+    assert groups(*names) == alone(*names)
+    assert list(groups(*names, numbered=True)) == ["case"]
+
+
+def test_numbers_that_a_label_has_too_count_cases():
+    names = [f"{who}_{n:04}" for who in "ab" for n in range(3)]
+    assert groups(*names, cases=["a_0001"]) == alone(*names)
+    assert set(groups(*names)) == {"a", "b"}
+    assert groups("0001", "0002", cases=["0002"]) == alone("0001", "0002")
+
+
+def test_endings_of_labelled_cases_are_those_of_the_others_in_whatever_folder():
+    found = group_channels(
+        {"tr": ["la_0001_0000", "la_0001_0001"], "ts": ["la_0009_0000", "la_0009_0001", "x_2019"]}, cases=["la_0001"]
+    )
+    assert list(found["tr"]) == ["la_0001"] and list(found["ts"]) == ["la_0009", "x_2019"]
+
+
+def test_a_name_that_is_a_file_of_its_own_is_no_case_of_channels():
+    assert groups("a", "a_flair", "a_t1") == alone("a", "a_flair", "a_t1")
 
 
 def test_a_single_channel_is_one_where_the_case_is_known_without_it():
-    assert group_channels(["p1_0000"], cases=["p1"]) == {"p1": {"0000": "p1_0000"}}
+    assert groups("p1_0000", cases=["p1"]) == {"p1": {"0000": "p1_0000"}}
 
 
 def test_a_number_and_a_modality_are_no_channels_of_each_other():
-    assert group_channels(["x_0001", "x_flair"]) == {"x_0001": {"": "x_0001"}, "x_flair": {"": "x_flair"}}
+    assert groups("x_0001", "x_flair") == alone("x_0001", "x_flair")
 
 
 # ---- predicting ----------------------------------------------------------------------------------------------------
@@ -88,6 +118,11 @@ def test_channels_of_which_one_side_has_no_names_come_as_they_are_sorted(tmp_pat
     order = [("a", ["a_0000.nii.gz", "a_0001.nii.gz"])]
     assert joined(cases_of(tmp_path, "a_0001", "a_0000"), 2, names=("T1", "FLAIR")) == order
     assert len(joined(cases_of(tmp_path, "a_t1", "a_flair"), 2, names=("channel 0", "channel 1"))) == 1
+
+
+def test_numbered_files_of_a_network_of_colour_pictures_are_cases_and_modalities_are_joined(tmp_path):
+    cases = cases_of(tmp_path, "a_0000", "a_0001", "b_flair", "b_t1")
+    assert [name for name, _ in joined(cases, 2, in_one_file=True)] == ["a_0000", "a_0001", "b"]
 
 
 def test_two_cases_that_would_write_one_file_are_refused(tmp_path):
