@@ -224,13 +224,6 @@ def _check(request: Request) -> None:
     ):
         if number is not None and number < 1:
             raise InputError(f"at least 1 was wanted, got {number}", where=option, code="SETTING")
-    if wishes.mirror and not set(wishes.mirror) <= {0, 1, 2}:
-        raise InputError(
-            f"axes 0 (left-right), 1 (back-front) and 2 (feet-head) were wanted, got {list(wishes.mirror)}",
-            where="--mirror",
-            fix="For example 0,1; or none.",
-            code="SETTING",
-        )
 
 
 def _nothing_unlabeled(method: str, found: Fingerprint) -> InputError:

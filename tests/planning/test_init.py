@@ -253,7 +253,11 @@ def test_a_folder_of_something_else_is_never_replaced(folder, tmp_path):
         ({"subject_pattern": "("}, "no regular expression"),
         ({"settings": ("learning_rat=1",)}, r"Did you mean learning_rate\?"),
         ({"wishes": Wishes(batch=0)}, "--batch: at least 1"),
-        ({"wishes": Wishes(mirror=(3,))}, "axes 0"),
+        (
+            {"wishes": Wishes(mirror=(3,))},
+            r"axes 0 \(left-right\), 1 \(back-front\), 2 \(feet-head\) were wanted, got 3",
+        ),
+        ({"wishes": Wishes(dimensions=2, mirror=(2,))}, r"axes 0 \(left-right\), 1 \(back-front\) were wanted, got 2"),
     ],
 )
 def test_a_wrong_wish_is_refused_with_the_nearest_right_one(folder, tmp_path, changed, said):
