@@ -199,18 +199,23 @@ def _with_labels(cases: Sequence[Pair], labels: Sequence[_Label]) -> tuple[list[
     """Cases with their labels: of the same folder and name, else of the same name anywhere if that is one case's."""
     exact: dict[tuple[str, str], int] = {(case.folder, case.case): number for number, case in enumerate(cases)}
     by_name: dict[str, list[int]] = defaultdict(list)
+    by_folder: dict[str, list[int]] = defaultdict(list)
     for number, case in enumerate(cases):
         by_name[case.case].append(number)
+        by_folder[case.folder].append(number)
     taken: dict[int, list[_Label]] = defaultdict(list)
     unpaired: list[_Label] = []
     for label in labels:
-        # a label that is only called `seg` belongs to the case of its folder
+        # a label that is only called `seg` belongs to the case of its folder, or to the only one in it
         place, _, last = label.folder.rpartition("/")
         name = label.case or last
         found = exact.get((label.folder if label.case else place, name))
         if found is None:
             others = by_name.get(name) or by_name.get(case_name(label.path), [])
             found = others[0] if len(others) == 1 else None
+        if found is None and not label.case:
+            near = by_folder[label.folder]
+            found = near[0] if len(near) == 1 else None
         if found is None:
             unpaired.append(label)
         else:
@@ -267,9 +272,11 @@ def _told(channels: Sequence[str]) -> str:
 
 
 def _named_apart(cases: Sequence[Pair]) -> Iterator[Pair]:
-    """Cases of one name in different folders are called by their folders too."""
-    counts = Counter(case.case for case in cases)
+    """Cases of one name in different folders are called by their folders too, or only by them where each is alone."""
+    counts, folders = Counter(case.case for case in cases), Counter(case.folder for case in cases)
+    crowded = {case.case for case in cases if not case.folder or folders[case.folder] > 1}
     for case in cases:
-        several = counts[case.case] > 1 and case.folder
-        name = f"{case.folder.replace('/', '__')}__{case.case}" if several else case.case
+        name, place = case.case, case.folder.replace("/", "__")
+        if counts[name] > 1 and place:
+            name = f"{place}__{name}" if name in crowded or place in counts else place
         yield replace(case, case=name.lstrip(".") or "case")

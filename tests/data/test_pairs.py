@@ -67,8 +67,19 @@ def test_numbers_of_four_digits_that_labels_have_too_count_cases(tmp_path, stem)
 
 
 def test_the_folder_of_the_only_case_may_be_given(tmp_path):
-    touch(tmp_path, "p1/flair.nii.gz", "p1/t1.nii.gz")
-    assert short(find_pairs(tmp_path / "p1")) == {"p1": (["flair.nii.gz", "t1.nii.gz"], None)}
+    touch(tmp_path, "p1/flair.nii.gz", "p1/t1.nii.gz", "p1/seg.nii.gz")
+    assert short(find_pairs(tmp_path / "p1")) == {"p1": (["flair.nii.gz", "t1.nii.gz"], "seg.nii.gz")}
+
+
+@pytest.mark.parametrize(("image", "label"), [("imaging", "segmentation"), ("flair", "seg")])
+def test_a_folder_a_case_with_one_image_pairs_it_with_the_label_beside_it(tmp_path, image, label):
+    touch(tmp_path, f"p1/{image}.nii.gz", f"p1/{label}.nii.gz", f"p2/{image}.nii.gz")
+    pairs = find_pairs(tmp_path)
+    assert [(case.case, case.label and case.label.name) for case in pairs.cases] == [
+        ("p1", f"{label}.nii.gz"),
+        ("p2", None),
+    ]
+    assert pairs.notes == ()
 
 
 def test_a_folder_a_case_with_modalities_and_label_is_one_case(tmp_path):
@@ -89,8 +100,9 @@ def test_files_that_have_no_name_but_their_channel_are_called_after_their_folder
 
 
 def test_cases_of_one_name_are_called_by_their_folder_too_and_keep_their_labels(tmp_path):
-    touch(tmp_path, "p1/slice.png", "p1/slice_mask.png", "p2/slice.png")
+    touch(tmp_path, "p1/slice.png", "p1/slice_mask.png", "p1/other.png", "p2/slice.png")
     assert short(find_pairs(tmp_path)) == {
+        "other": (["other.png"], None),
         "p1__slice": (["slice.png"], "slice_mask.png"),
         "p2__slice": (["slice.png"], None),
     }
