@@ -11,6 +11,7 @@ from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import READ_SUFFIXES, case_name
 
 PREDICTION_ENDING = "_seg"
+_FIRST_CHANNEL = "_0000"
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Pairing:
 def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
     """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
-    Two single files are one pair whatever their names. Folders are not searched below their first
-    level, but for labels that are named in `cases`.
+    A case `la_001_0000` that has no label may have that of `la_001`. Two single files are one pair whatever their
+    names. Folders are not searched below their first level, but for labels that are named in `cases`.
 
     Args:
         predictions: a folder or a file.
@@ -103,13 +104,19 @@ def _is_scan(name: str, suffixes: Sequence[str]) -> bool:
 
 def _case_of(prediction: Path, label_files: dict[str, Path]) -> str:
     name = case_name(prediction)
-    for known in (name, name.removesuffix(PREDICTION_ENDING)):
+    case = name.removesuffix(PREDICTION_ENDING)
+    for known in (name, case):
         if known in label_files:
             return known
-    # labels may have endings of their own, such as `_mask`
-    case = name.removesuffix(PREDICTION_ENDING)
-    found = [label for label in label_files if label.startswith(case) and without_ending(label) == case]
-    return found[0] if len(found) == 1 else case
+    # the only channel of a case has a number, `la_001_0000`, that its label `la_001` lacks
+    for known in dict.fromkeys((case, case.removesuffix(_FIRST_CHANNEL))):
+        if known in label_files:
+            return known
+        # labels may have endings of their own, such as `_mask`
+        found = [label for label in label_files if label.startswith(known) and without_ending(label) == known]
+        if len(found) == 1:
+            return found[0]
+    return case
 
 
 def _one_each(cases: dict[Path, str], *, what: str) -> dict[str, Path]:

@@ -22,6 +22,18 @@ def test_a_label_with_an_ending_of_its_own_is_that_of_its_case(tmp_path):
     ]
 
 
+def test_the_only_channel_of_a_case_has_a_number_that_its_label_lacks(tmp_path):
+    masks = touch(tmp_path / "masks", "la_001_0000_seg.nii.gz", "la_002_0000_seg.nii.gz", "a_0000_seg.nii.gz")
+    labels = touch(tmp_path / "labels", "la_001.nii.gz", "la_002_gt.nii.gz", "a_0000.nii.gz", "a.nii.gz")
+    pairing = pair_files(masks, labels)
+    assert [(p.name, label.name) for p, label in pairing.pairs.values()] == [
+        ("a_0000_seg.nii.gz", "a_0000.nii.gz"),
+        ("la_001_0000_seg.nii.gz", "la_001.nii.gz"),
+        ("la_002_0000_seg.nii.gz", "la_002_gt.nii.gz"),
+    ]
+    assert pairing.missing == ("a",)
+
+
 def test_two_labels_of_one_case_are_not_chosen_between(tmp_path):
     masks = touch(tmp_path / "masks", "a_seg.nii.gz", "b_seg.nii.gz")
     labels = touch(tmp_path / "labels", "a_mask.nii.gz", "a_gt.nii.gz", "b.nii.gz")
