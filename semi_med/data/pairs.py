@@ -21,6 +21,7 @@ from semi_med.inference.channels import group_channels
 from semi_med.inference.io import READ_SUFFIXES, case_name
 
 _ENDING = re.compile(rf"(?:(.*?)[-_. ])?({'|'.join(LABEL_ENDINGS)}|labelmap|annotation|gtv?)", re.IGNORECASE)
+_FURTHER = re.compile(rf"(.+?)[-_. ](?:(?:{'|'.join(LABEL_ENDINGS)})[-_ ]?\d+|[2-9](?:nd|rd|th)HO)", re.IGNORECASE)
 _PART = r"[-_ ]?(tr|ts|train|test)?"
 _LABEL_FOLDER = re.compile(
     rf"(?:labels?|masks?|segmentations?|annotations?|ground[-_ ]?truth|gt){_PART}", re.IGNORECASE
@@ -104,6 +105,12 @@ def find_pairs(images: str | Path, labels: str | Path | None = None) -> Pairs:
             )
     else:
         found = inside
+    pictures, further = _without_further(pictures, found)
+    if further:
+        notes.append(
+            f"{len(further)} files are named as further labels of a scan and were left out: "
+            f"{', '.join(path.name for path in further[:_SHOWN])}; where they show more of it, join them with its label"
+        )
     cases = [*_grouped(pictures, images, found), *(_series(folder, images) for folder in series)]
     cases, unpaired = _with_labels(cases, found)
     if unpaired:
@@ -144,6 +151,17 @@ def _told_apart(files: Sequence[Path], root: Path, *, label_folder: Path | None)
         else:
             images.append(path)
     return labels, images
+
+
+def _without_further(images: Sequence[Path], labels: Sequence[_Label]) -> tuple[list[Path], list[Path]]:
+    """Images, and files such as `a_mask_1` and `a_2ndHO` beside an image or a label of `a`, which are none."""
+    cases = {(label.path.parent, label.case) for label in labels} | {(path.parent, case_name(path)) for path in images}
+    kept: list[Path] = []
+    further: list[Path] = []
+    for path in images:
+        match = _FURTHER.fullmatch(case_name(path))
+        (further if match and (path.parent, match[1]) in cases else kept).append(path)
+    return kept, further
 
 
 def _begins(names: Sequence[str], start: str, *, but: str) -> bool:

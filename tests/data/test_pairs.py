@@ -115,6 +115,18 @@ def test_labels_among_the_images_are_left_out_where_a_folder_of_labels_is_named(
     assert "1 files among the images are named as labels" in pairs.notes[0]
 
 
+@pytest.mark.parametrize(("first", "second"), [("_1stHO", "_2ndHO"), ("_mask", "_mask_1"), ("-seg", "-seg2")])
+def test_further_labels_of_a_case_are_no_images_and_a_note_names_them(tmp_path, first, second):
+    touch(tmp_path, "a.png", f"a{first}.png", f"a{second}.png", "b.png", "c_mask_1.png")
+    pairs = find_pairs(tmp_path)
+    assert short(pairs) == {
+        "a": (["a.png"], f"a{first}.png"),
+        "b": (["b.png"], None),
+        "c_mask_1": (["c_mask_1.png"], None),
+    }
+    assert f"1 files are named as further labels of a scan and were left out: a{second}.png" in pairs.notes[0]
+
+
 def test_a_folder_of_labels_inside_that_of_the_images_holds_no_images(tmp_path):
     touch(tmp_path, "a.nii", "b.nii", "done/a.nii")
     assert short(find_pairs(tmp_path, tmp_path / "done")) == {"a": (["a.nii"], "a.nii"), "b": (["b.nii"], None)}
