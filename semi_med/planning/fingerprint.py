@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Fingerprint:
         background: the label value of the background.
         classes: structures in the order of their values.
         notes: what is odd.
+        shown: by labelled case, the values that its label has; not in `as_json`.
     """
 
     cases: int
@@ -103,6 +104,7 @@ class Fingerprint:
     background: int
     classes: tuple[Structure, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def median_size(self) -> tuple[int, int, int]:
@@ -123,7 +125,9 @@ class Fingerprint:
 
     def as_json(self) -> dict[str, Any]:
         """For `plan.json`."""
-        return asdict(self)
+        content = asdict(replace(self, shown={}))
+        del content["shown"]
+        return content
 
 
 def take_fingerprint(
@@ -187,6 +191,7 @@ def take_fingerprint(
         background=background,
         classes=classes,
         notes=(*pairs.notes, *notes),
+        shown=dict(_shown(findings)),
     )
     return made, subjects
 
@@ -208,6 +213,13 @@ def channels_of(cases: Sequence[Pair]) -> int:
             if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
                 return shape[3]
     return 1
+
+
+def _shown(findings: Findings) -> Iterator[tuple[str, frozenset[int]]]:
+    for verdict in findings.verdicts:
+        facts = verdict.facts.get(verdict.label or "")
+        if facts is not None and facts.values is not None:
+            yield verdict.case, frozenset(value for value, number in facts.values.items() if number)
 
 
 def _in_colour(findings: Findings, channels: int) -> Iterator[InputError]:

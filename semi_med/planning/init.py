@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semi_med.data.members import subject_pattern
 from semi_med.data.pairs import find_pairs
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
+from semi_med.launch import parse_setting
 from semi_med.planning import rules, words
 from semi_med.planning.fingerprint import Fingerprint, take_fingerprint
 from semi_med.planning.machine import Machine, look_at_machine
@@ -127,13 +128,14 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
         test=test if wishes.test is None else wishes.test,
         labeled=wishes.labeled,
         seed=wishes.seed,
+        allow_missing_class=_is_set(request, "allow_missing_class"),
     )
     learns = bool(about.get("unlabeled"))
     if learns and not data_list.unlabeled:
         raise _nothing_unlabeled(request.method, found)
     counts = data_list.counts()
     held = Choice("sections", counts, why, "--validation, --test, --labeled, --seed")
-    found = Fingerprint(**{**found.__dict__, "notes": (*found.notes, *notes)})
+    found = replace(found, notes=(*found.notes, *notes))
 
     def parts_of(choices: dict[str, Choice], page: str = "") -> Parts:
         said = {
@@ -224,6 +226,11 @@ def _check(request: Request) -> None:
     ):
         if number is not None and number < 1:
             raise InputError(f"at least 1 was wanted, got {number}", where=option, code="SETTING")
+
+
+def _is_set(request: Request, name: str) -> bool:
+    given = dict(parse_setting(text) for text in request.settings)
+    return str(given.get(name)).lower() == "true"
 
 
 def _nothing_unlabeled(method: str, found: Fingerprint) -> InputError:
