@@ -578,13 +578,13 @@ def _files_of(data_list: Path, section: Section) -> set[str]:
 
 
 def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, str], int | None]:
-    """Names of a section's labels without suffix, the classes of the list, and what it ignores."""
+    """Names of a section's labels without suffix, the structures of the list, and what it ignores."""
     from semi_med.data.data_list import load_data_list
     from semi_med.inference.io import case_name
 
     listed = load_data_list(data_list)
     files = [case.label or case.monitor_label for case in getattr(listed, section.value)]
-    return {case_name(file) for file in files if file}, listed.names_by_value, listed.ignored
+    return {case_name(file) for file in files if file}, listed.structures_by_value, listed.ignored
 
 
 @app.command()

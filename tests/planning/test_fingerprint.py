@@ -48,6 +48,7 @@ def test_label_values_may_be_any_and_the_background_is_0_or_the_smallest(tmp_pat
     write_folder(tmp_path, values=values)
     found = fingerprint_of(tmp_path / "images", tmp_path / "labels")
     assert found.background == background and [one.value for one in found.classes] == others
+    assert found.foreground.median == pytest.approx(180, abs=3)
 
 
 def test_whole_numbers_stored_as_floats_are_classes(tmp_path):
