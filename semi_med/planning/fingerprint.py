@@ -22,6 +22,8 @@ from semi_med.planning.structures import Structure, find_structures
 
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
+_MANY_FOLDERS = 5
+_SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
 
 
@@ -238,8 +240,8 @@ def _in_colour(findings: Findings, channels: int) -> Iterator[InputError]:
 def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[str, str], str]:
     """Whom each case shows, and how that is known, in words.
 
-    By the pattern if there is one; by `sub-...` in the names; by the folder where folders hold several cases each;
-    else each case is a person of its own.
+    By the pattern if there is one; by `sub-...` in the names; by the first folder of their own where folders hold
+    several cases each and are numbered, or are many; else each case is a person of its own.
 
     Raises:
         InputError: code SETTING, the pattern is found in no path.
@@ -260,10 +262,26 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
     bids = {case.case: subject_in(case.case) for case in pairs.cases}
     if all(bids.values()):
         return {case: str(subject) for case, subject in bids.items()}, "sub-... in the name"
-    folders = Counter(case.folder for case in pairs.cases)
-    if len(folders) > 1 and "" not in folders and max(folders.values()) > 1:
-        return {case.case: case.folder for case in pairs.cases}, "the folder that a case lies in"
+    folders = _own_folders(pairs)
+    if max(Counter(folders.values()).values(), default=0) > 1:
+        labeled = {folders[case.case] for case in pairs.cases if case.label and case.case in folders}
+        # people have numbers; a few folders without are kinds, such as benign and malignant
+        if len(labeled) >= _MANY_FOLDERS or all(re.search(r"\d", folder) for folder in folders.values()):
+            return names | folders, "the folder that a case lies in"
+        named = ", ".join(sorted(set(folders.values()))[:_MANY_FOLDERS])
+        return names, (
+            f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
+            "--subject-pattern '([^/]+)/[^/]+$'"
+        )
     return names, "each case counts as a subject of its own (--subject-pattern says otherwise)"
+
+
+def _own_folders(pairs: Pairs) -> dict[str, str]:
+    """By case, the first of its folders that others do not share and that is no section; none if there is only one."""
+    places = {case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p)] for case in pairs.cases}
+    while all(places.values()) and len({parts[0] for parts in places.values()}) == 1:
+        places = {case: parts[1:] for case, parts in places.items()}
+    return {case: parts[0] for case, parts in places.items() if parts}
 
 
 def _item(case: Pair) -> dict[str, Any]:
