@@ -215,7 +215,16 @@ def _series(folder: Path, root: Path) -> Pair:
 
 def _with_labels(cases: Sequence[Pair], labels: Sequence[_Label]) -> tuple[list[Pair], list[_Label]]:
     """Cases with their labels: of the same folder and name, else of the same name anywhere if that is one case's."""
-    exact: dict[tuple[str, str], int] = {(case.folder, case.case): number for number, case in enumerate(cases)}
+    exact: dict[tuple[str, str], int] = {}
+    for number, case in enumerate(cases):
+        first = exact.setdefault((case.folder, case.case), number)
+        if first != number:
+            raise InputError(
+                f"{cases[first].images[0]} and this file have one name in folders of one meaning",
+                where=case.images[0],
+                fix="Rename one of them or its folder, so that labels and masks tell them apart.",
+                code="CASE_NAME",
+            )
     by_name: dict[str, list[int]] = defaultdict(list)
     by_folder: dict[str, list[int]] = defaultdict(list)
     for number, case in enumerate(cases):

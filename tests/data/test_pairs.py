@@ -108,6 +108,12 @@ def test_cases_of_one_name_are_called_by_their_folder_too_and_keep_their_labels(
     }
 
 
+def test_one_name_in_two_folders_of_images_is_refused_with_both_files(tmp_path):
+    touch(tmp_path, "images/a.png", "scans/a.png", "labels/a.png")
+    with pytest.raises(InputError, match=r"scans/a.png: .*images/a.png and this file have one name"):
+        find_pairs(tmp_path)
+
+
 def test_labels_among_the_images_are_left_out_where_a_folder_of_labels_is_named(tmp_path):
     touch(tmp_path, "i/a.nii", "i/a_seg.nii", "l/a.nii")
     pairs = find_pairs(tmp_path / "i", tmp_path / "l")
