@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semi_med.errors import ProblemsError
-from semi_med.inference.batch_files import BatchCase, join_channels
+from semi_med.inference.batch_files import BatchCase, collect_cases, join_channels
 from semi_med.inference.channels import group_channels, split_channel
 
 
@@ -128,4 +128,27 @@ def test_numbered_files_of_a_network_of_colour_pictures_are_cases_and_modalities
 def test_two_cases_that_would_write_one_file_are_refused(tmp_path):
     cases = [*cases_of(tmp_path / "x", "a_0000", "a_0001"), *cases_of(tmp_path / "y", "a_0000", "a_0001")]
     with pytest.raises(ProblemsError, match="would also be that of"):
+        join_channels(cases, tmp_path, channels=2)
+
+
+def test_labels_beside_the_channels_of_a_whole_case_are_left_out(tmp_path):
+    cases = [*cases_of(tmp_path / "p1", "flair", "t1", "seg"), *cases_of(tmp_path / "q", "x_t1", "x_flair", "x_mask")]
+    assert [name for name, _ in joined(cases, 2)] == ["p1", "x"]
+    assert [name for name, _ in joined(cases_of(tmp_path / "p1", "flair", "seg"), 2)] == ["flair", "seg"]
+
+
+def test_folders_of_cases_whose_files_are_called_alike_can_be_predicted_together(tmp_path):
+    for name in ("p1/flair", "p1/t1", "p2/flair", "p2/t1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    given = [tmp_path / "p1", tmp_path / "p2"]
+    cases = collect_cases(given, tmp_path / "out", several_channels=True)
+    assert [name for name, _ in joined(cases, 2)] == ["p1", "p2"]
+    with pytest.raises(ProblemsError, match="would also be that of"):
+        joined(cases, 1)
+
+
+def test_an_output_that_would_overwrite_a_scan_is_refused(tmp_path):
+    cases = cases_of(tmp_path, "a_0000", "a_0001", "a_seg")
+    with pytest.raises(ProblemsError, match="would overwrite an input"):
         join_channels(cases, tmp_path, channels=2)

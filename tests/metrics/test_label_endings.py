@@ -47,3 +47,13 @@ def test_labels_that_a_list_names_are_found_below_the_folder_and_others_do_not_m
     pairing = pair_files(masks, labels, cases={"a_mask"})
     assert [label.name for _, label in pairing.pairs.values()] == ["a_mask.tif"]
     assert pairing.missing == ()
+
+
+def test_labels_that_a_list_names_by_case_may_lie_anywhere_and_masks_be_called_as_they_are(tmp_path):
+    masks = touch(tmp_path / "masks", "p1_seg.nii.gz", "second_seg.nii.gz")
+    data = touch(tmp_path / "data", "p1/seg.nii.gz", "p2/second.nii.gz")
+    labels = {"p1": data / "p1/seg.nii.gz", "p2": data / "p2/second.nii.gz"}
+    assert pair_files(masks, data, cases=labels).pairs == {
+        "p1": (masks / "p1_seg.nii.gz", labels["p1"]),
+        "p2": (masks / "second_seg.nii.gz", labels["p2"]),
+    }
