@@ -164,18 +164,22 @@ def check_data(
         if {str(item["image"]) for item in listed["labeled"]} == {str(item["image"]) for item in sections["labeled"]}:
             sections["test"] = listed["test"]
     values: Sequence[int] = range(classes)
+    channels = 1
     if data_list_file is not None and Path(data_list_file).is_file():
         from semi_med.data.data_list import load_data_list
 
-        listed_values = load_data_list(data_list_file).label_values
-        values = listed_values if len(listed_values) == classes else values
+        head = load_data_list(data_list_file)
+        values = head.label_values if len(head.label_values) == classes else values
+        channels = max(1, len(head.modality))
     needed = ("labeled", "unlabeled", "validation") if needs_unlabeled else ("labeled", "validation")
     findings = check_sections(
         sections,
         labels=values,
         sections_needed=needed,
         title="the data cannot be trained on",
-        options=Options(transductive=transductive, allow_missing_class=allow_missing_class, ignored=ignored),
+        options=Options(
+            channels=channels, transductive=transductive, allow_missing_class=allow_missing_class, ignored=ignored
+        ),
     )
     log = logging.getLogger("semi_med")
     for note in findings.notes:

@@ -526,26 +526,14 @@ def predict(
     ] = LabelFormat.auto,
 ) -> None:
     """Segment scans. Exit code 1 if a case failed; the others are written."""
-    from semi_med.inference.batch_files import collect_cases
     from semi_med.inference.predictor import predict as predict_all
 
-    scans = list(inputs)
-    if data_list is not None:
-        wanted = _files_of(data_list, section)
-        found = {case.image.name: case.image for case in collect_cases(inputs, output) if case.image.name in wanted}
-        if missing := sorted(wanted - found.keys()):
-            raise InputError(
-                f"{len(missing)} of the {len(wanted)} scans of the section {section.value} are not among the inputs: "
-                f"{', '.join(missing[:5])}",
-                where=data_list,
-                fix="Name the folder of the scans.",
-                code="NOT_FOUND",
-            )
-        scans = list(found.values())
+    cases = None if data_list is None else _scans_of(data_list, section, inputs)
     rows = predict_all(
         bundle,
-        scans,
+        inputs,
         output,
+        cases=cases,
         network=network.value,
         largest_component=largest_component,
         device=device,
@@ -569,22 +557,22 @@ def predict(
         raise typer.Exit(1)
 
 
-def _files_of(data_list: Path, section: Section) -> set[str]:
-    """File names of a section's images."""
+def _scans_of(data_list: Path, section: Section, inputs: list[Path]) -> dict[str, tuple[Path, ...]]:
+    """The files of a section's cases."""
     from semi_med.data.data_list import load_data_list
+    from semi_med.data.listed import section_files
 
-    cases = getattr(load_data_list(data_list), section.value)
-    return {Path(file).name for case in cases for file in case.files}
+    return section_files(load_data_list(data_list), section.value, inputs)
 
 
-def _labels_of(data_list: Path, section: Section) -> tuple[set[str], dict[int, str], int | None]:
-    """Names of a section's labels without suffix, the classes of the list, and what it ignores."""
+def _labels_of(data_list: Path, section: Section, labels: Path) -> tuple[dict[str, Path], dict[int, str], int | None]:
+    """A section's labels by case, the structures of the list, and what it ignores."""
     from semi_med.data.data_list import load_data_list
-    from semi_med.inference.io import case_name
+    from semi_med.data.listed import section_files
 
     listed = load_data_list(data_list)
-    files = [case.label or case.monitor_label for case in getattr(listed, section.value)]
-    return {case_name(file) for file in files if file}, listed.names_by_value, listed.ignored
+    files = section_files(listed, section.value, [labels], labels=True)
+    return {case: label for case, (label,) in files.items()}, listed.structures_by_value, listed.ignored
 
 
 @app.command()
@@ -618,7 +606,7 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section)
+    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
     result = evaluate_all(
         predictions,
         labels,

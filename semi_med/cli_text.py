@@ -211,7 +211,9 @@ def next_commands(folder: Path, planned: Planned) -> list[str]:
     """What to type after `semi-med init`."""
     bundle = shlex.quote(str(folder))
     task = bundle if "/" in bundle else f"./{bundle}"  # a bare word is the name of a recipe
-    lines = ["", "next:", f"  semi-med train {bundle}"]
+    # a training takes a GPU by itself
+    device = planned.request.device
+    lines = ["", "next:", f"  semi-med train {bundle}{f' --set device={device}' if device else ''}"]
     lines.append(f"  semi-med predict {bundle} FOLDER_OF_NEW_SCANS -o masks")
     lines.append("  semi-med evaluate masks FOLDER_OF_THEIR_LABELS -o table.csv")
     if planned.data_list.test:

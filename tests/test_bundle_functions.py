@@ -211,6 +211,24 @@ def test_every_problem_of_the_data_is_told_at_once(tiny_data: Any) -> None:
         check(tiny_data, labeled=labeled, validation=validation)
 
 
+def test_the_channels_of_an_only_file_are_those_that_the_list_names(tmp_path: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    label = np.zeros((6, 5, 4), np.uint8)
+    label[1:3, 1:3, 1:3] = 1
+    nib.save(nib.Nifti1Image(random.normal(size=(6, 5, 4, 2)).astype(np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / "a_seg.nii.gz")
+    path = tmp_path / "list.json"
+    head = {"name": "two", "modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "organ"}}
+    path.write_text(json.dumps({**head, "labeled": [{"image": "a.nii.gz", "label": "a_seg.nii.gz"}]}))
+    sections = bundle.load_sections(path, tmp_path)
+    bundle.check_data(
+        sections["labeled"], [], [], classes=2, data_list_file=path, dataset_dir=tmp_path, needs_unlabeled=False
+    )
+
+
 def test_what_the_list_ignores_may_be_in_labels_of_a_training(tiny_data: Any, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     shutil.copytree(tiny_data.folder, folder)

@@ -351,6 +351,24 @@ def test_a_data_list_chooses_what_is_predicted(command, bundle, listed, tmp_path
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["d_seg.nii.gz", "e_seg.nii.gz"]
 
 
+def test_cases_of_a_list_are_predicted_and_measured_under_their_own_names(command, bundle, tmp_path):
+    test = []
+    for number, case in enumerate(("p1", "p2")):
+        image = np.arange(64, dtype=np.int16).reshape(4, 4, 4) + 100 * number
+        write(tmp_path / f"data/{case}/imaging.nii.gz", image)
+        write(tmp_path / f"data/{case}/segmentation.nii.gz", (image > image.mean()).astype(np.uint8))
+        test.append({"image": f"{case}/imaging.nii.gz", "label": f"{case}/segmentation.nii.gz", "case": case})
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"name": "x", "labels": {"0": "background", "1": "left atrium"}, "test": test}))
+    chosen = ("--data-list", path)
+    done = command("predict", bundle, tmp_path / "data", "-o", tmp_path / "out", "--device", "cpu", *chosen)
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["p1_seg.nii.gz", "p2_seg.nii.gz"]
+    done = command("evaluate", tmp_path / "out", tmp_path / "data", "-o", tmp_path / "t.csv", *chosen)
+    assert done.code == 0, done.err
+    assert [row.split(",")[0] for row in (tmp_path / "t.csv").read_text().splitlines()[1:]] == ["p1", "p2"]
+
+
 def test_a_scan_of_the_section_that_is_not_given_is_named(command, bundle, listed, tmp_path):
     image = listed.parent / "images" / "d.nii.gz"
     done = command("predict", bundle, image, "-o", tmp_path / "out", "--device", "cpu", "--data-list", listed)

@@ -224,7 +224,7 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     """
     from semi_med.metrics.evaluate import evaluate
 
-    classes = listed.names_by_value
+    classes = listed.structures_by_value
     rows: list[dict[str, Any]] = []
     problems: list[SemiMedError] = []
     for case in listed.test:

@@ -98,7 +98,7 @@ def read_case_files(
             content.image_errors[file] = [error]
             continue
         grid = grid or _Grid(Path(file).name, scan.array.shape[:3], scan.affine)
-        content.image_errors[file] = grid.errors(scan, file)
+        content.image_errors[file] = [*grid.errors(scan, file), *_channel_errors(scan, len(images), channels, file)]
         content.warnings[file] = scan.warnings
         content.facts[file] = _facts(scan, range=(float(scan.array.min()), float(scan.array.max())))
         digests.append(_digest(scan))
@@ -119,6 +119,21 @@ def read_case_files(
     if look is not None:
         content.kept = look(next(iter(scans), None), next(iter(found), None))
     return content
+
+
+def _channel_errors(scan: Scan, files: int, channels: int, file: str) -> list[SemiMedError]:
+    """The error if an only file does not hold the several channels of its case."""
+    found = scan.array.shape[3] if scan.array.ndim == 4 else 1
+    if files > 1 or channels == 1 or found == channels:
+        return []
+    return [
+        InputError(
+            f"it has {found} {'channel' if found == 1 else 'channels'}, {channels} are wanted",
+            where=file,
+            fix="Save it as the others are: a picture in colour, a volume with its channels as the fourth axis.",
+            code="CHANNELS",
+        )
+    ]
 
 
 def _look_for_files(images: Sequence[str], label_files: Sequence[str]) -> CaseContent:

@@ -154,6 +154,12 @@ class DataList(BaseModel):
         """Names of the classes by the number that label files have for them."""
         return dict(zip(self.label_values, self.labels.values(), strict=True))
 
+    @property
+    def structures_by_value(self) -> dict[int, str]:
+        """The same without class 0, the background, whatever its number is: what is measured."""
+        background = self.label_values[0]
+        return {value: name for value, name in self.names_by_value.items() if value != background}
+
     def counts(self) -> dict[str, int]:
         """Number of cases in each section."""
         return {section: len(getattr(self, section)) for section in SECTIONS}

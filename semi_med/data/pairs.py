@@ -21,6 +21,7 @@ from semi_med.inference.channels import group_channels
 from semi_med.inference.io import READ_SUFFIXES, case_name
 
 _ENDING = re.compile(rf"(?:(.*?)[-_. ])?({'|'.join(LABEL_ENDINGS)}|labelmap|annotation|gtv?)", re.IGNORECASE)
+_FURTHER = re.compile(rf"(.+?)[-_. ](?:(?:{'|'.join(LABEL_ENDINGS)})[-_ ]?\d+|[2-9](?:nd|rd|th)HO)", re.IGNORECASE)
 _PART = r"[-_ ]?(tr|ts|train|test)?"
 _LABEL_FOLDER = re.compile(
     rf"(?:labels?|masks?|segmentations?|annotations?|ground[-_ ]?truth|gt){_PART}", re.IGNORECASE
@@ -38,12 +39,14 @@ class Pair:
         images: one file for each channel, or the folder of a DICOM series.
         label: its label, if it has one.
         folder: that it lies in, relative to the folder of the images.
+        channels: the ending of each file; an empty one for an only file.
     """
 
     case: str
     images: tuple[Path, ...]
     label: Path | None = None
     folder: str = ""
+    channels: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,12 @@ def find_pairs(images: str | Path, labels: str | Path | None = None) -> Pairs:
             )
     else:
         found = inside
+    pictures, further = _without_further(pictures, found)
+    if further:
+        notes.append(
+            f"{len(further)} files are named as further labels of a scan and were left out: "
+            f"{', '.join(path.name for path in further[:_SHOWN])}; where they show more of it, join them with its label"
+        )
     cases = [*_grouped(pictures, images, found), *(_series(folder, images) for folder in series)]
     cases, unpaired = _with_labels(cases, found)
     if unpaired:
@@ -144,6 +153,17 @@ def _told_apart(files: Sequence[Path], root: Path, *, label_folder: Path | None)
     return labels, images
 
 
+def _without_further(images: Sequence[Path], labels: Sequence[_Label]) -> tuple[list[Path], list[Path]]:
+    """Images, and files such as `a_mask_1` and `a_2ndHO` beside an image or a label of `a`, which are none."""
+    cases = {(label.path.parent, label.case) for label in labels} | {(path.parent, case_name(path)) for path in images}
+    kept: list[Path] = []
+    further: list[Path] = []
+    for path in images:
+        match = _FURTHER.fullmatch(case_name(path))
+        (further if match and (path.parent, match[1]) in cases else kept).append(path)
+    return kept, further
+
+
 def _begins(names: Sequence[str], start: str, *, but: str) -> bool:
     """Whether any other of the sorted names begins so."""
     place = bisect.bisect_left(names, start)
@@ -180,11 +200,13 @@ def _grouped(images: Sequence[Path], root: Path, labels: Sequence[_Label]) -> It
             )
         folders[path.parent][name] = path
     known = {label.case for label in labels if label.case}
-    for folder, files in folders.items():
-        for case, channels in group_channels(files, cases=known).items():
-            place = _place(folder / "x", root)
-            paths = tuple(files[name] for name in channels.values())
-            yield Pair(case or folder.name, paths, folder=place if case else _place(folder, root))
+    for folder, groups in group_channels(folders, cases=known).items():
+        for case, channels in groups.items():
+            # files that have no name but their channel are the case of their folder
+            place = _place(folder / "x" if case or folder == root else folder, root)
+            paths = tuple(folders[folder][name] for name in channels.values())
+            endings = tuple(channels) if len(channels) > 1 else ("",)
+            yield Pair(case or folder.name, paths, folder=place, channels=endings)
 
 
 def _series(folder: Path, root: Path) -> Pair:
@@ -193,20 +215,34 @@ def _series(folder: Path, root: Path) -> Pair:
 
 def _with_labels(cases: Sequence[Pair], labels: Sequence[_Label]) -> tuple[list[Pair], list[_Label]]:
     """Cases with their labels: of the same folder and name, else of the same name anywhere if that is one case's."""
-    exact: dict[tuple[str, str], int] = {(case.folder, case.case): number for number, case in enumerate(cases)}
+    exact: dict[tuple[str, str], int] = {}
+    for number, case in enumerate(cases):
+        first = exact.setdefault((case.folder, case.case), number)
+        if first != number:
+            raise InputError(
+                f"{cases[first].images[0]} and this file have one name in folders of one meaning",
+                where=case.images[0],
+                fix="Rename one of them or its folder, so that labels and masks tell them apart.",
+                code="CASE_NAME",
+            )
     by_name: dict[str, list[int]] = defaultdict(list)
+    by_folder: dict[str, list[int]] = defaultdict(list)
     for number, case in enumerate(cases):
         by_name[case.case].append(number)
+        by_folder[case.folder].append(number)
     taken: dict[int, list[_Label]] = defaultdict(list)
     unpaired: list[_Label] = []
     for label in labels:
-        # a label that is only called `seg` belongs to the case of its folder
+        # a label that is only called `seg` belongs to the case of its folder, or to the only one in it
         place, _, last = label.folder.rpartition("/")
         name = label.case or last
         found = exact.get((label.folder if label.case else place, name))
         if found is None:
             others = by_name.get(name) or by_name.get(case_name(label.path), [])
             found = others[0] if len(others) == 1 else None
+        if found is None and not label.case:
+            near = by_folder[label.folder]
+            found = near[0] if len(near) == 1 else None
         if found is None:
             unpaired.append(label)
         else:
@@ -240,31 +276,34 @@ def _none_matches(cases: Sequence[Pair], labels: Sequence[_Label], folder: Path)
 
 def _channels(cases: Sequence[Pair]) -> tuple[str, ...]:
     """The endings of the channels, which must be the same for all cases."""
-    counts = Counter(len(case.images) for case in cases)
-    usual = max(counts, key=lambda number: (counts[number], number))
-    odd = [case for case in cases if len(case.images) != usual]
-    if odd:
-        problems: list[SemiMedError] = [
-            InputError(
-                f"it has {len(case.images)} files ({', '.join(path.name for path in case.images)}), most cases have "
-                f"{usual}",
-                where=case.case,
-                fix="Add the missing channel, or take the case away.",
-                code="CHANNELS",
-            )
-            for case in odd
-        ]
+    counts = Counter(case.channels for case in cases)
+    usual = max(counts, key=lambda endings: (counts[endings], len(endings), endings))
+    problems: list[SemiMedError] = [
+        InputError(
+            f"it has {len(case.images)} files ({', '.join(path.name for path in case.images)}){_told(case.channels)}; "
+            f"most cases have {len(usual)}{_told(usual)}",
+            where=case.case,
+            fix="Give all cases the same channels, called alike, or take the case away.",
+            code="CHANNELS",
+        )
+        for case in cases
+        if case.channels != usual
+    ]
+    if problems:
         raise ProblemsError(problems, title="channels")
-    first = next(case for case in cases if len(case.images) == usual)
-    if usual == 1:
-        return ("",)
-    return tuple(group_channels([case_name(path) for path in first.images]).popitem()[1])
+    return usual
+
+
+def _told(channels: Sequence[str]) -> str:
+    return f": {', '.join(channels)}" if len(channels) > 1 else ""
 
 
 def _named_apart(cases: Sequence[Pair]) -> Iterator[Pair]:
-    """Cases of one name in different folders are called by their folders too."""
-    counts = Counter(case.case for case in cases)
+    """Cases of one name in different folders are called by their folders too, or only by them where each is alone."""
+    counts, folders = Counter(case.case for case in cases), Counter(case.folder for case in cases)
+    crowded = {case.case for case in cases if not case.folder or folders[case.folder] > 1}
     for case in cases:
-        several = counts[case.case] > 1 and case.folder
-        name = f"{case.folder.replace('/', '__')}__{case.case}" if several else case.case
+        name, place = case.case, case.folder.replace("/", "__")
+        if counts[name] > 1 and place:
+            name = f"{place}__{name}" if name in crowded or place in counts else place
         yield replace(case, case=name.lstrip(".") or "case")

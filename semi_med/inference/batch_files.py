@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
-from semi_med.inference.channels import group_channels
+from semi_med.inference.channels import group_channels, in_order
 from semi_med.inference.dicom import find_series, is_dicom
 from semi_med.inference.io import (
     IMAGE_SUFFIXES,
@@ -63,35 +63,100 @@ class BatchCase:
 
 
 def join_channels(
-    cases: Sequence[BatchCase], output: Path, *, channels: int, format: Format = "auto"
+    cases: Sequence[BatchCase],
+    output: Path,
+    *,
+    channels: int,
+    names: Sequence[str] = (),
+    in_one_file: bool = False,
+    format: Format = "auto",
 ) -> list[BatchCase]:
     """The cases, those that are the channels of one image made one, for a network that wants several.
 
     Files of a folder belong together where their endings tell exactly as many channels apart, `a_0000` and `a_0001` or
-    `a_flair` and `a_t1`; a file that is called `flair` belongs to the case of its folder's name.
+    `a_flair` and `a_t1`; a file that is called `flair` belongs to the case of its folder's name. Beside them `a_seg`
+    and `seg` are labels of such a case and are left out.
 
     Args:
         cases: one for each file.
         output: folder of the labels.
         channels: that the network wants.
+        names: of these channels, which the endings must be where both are names of modalities.
+        in_one_file: whether the network was trained on files that hold all channels, such as pictures in colour; then
+            `a_0000` and `a_0001` are two cases.
         format: of the labels, see `label_name`.
+
+    Raises:
+        ProblemsError: naming each case that has other channels than are wanted, and outputs that two cases share.
     """
     folders: dict[Path, dict[str, BatchCase]] = {}
-    for case in cases:
-        folders.setdefault(case.image.parent, {})[case.name] = case
     joined: list[BatchCase] = []
-    for folder, found in folders.items():
-        for base, names in group_channels(found).items():
-            group = [found[name] for name in names.values()]
-            if channels > 1 and len(group) == channels:
-                name, first = base or folder.resolve().name, group[0]
-                target = output / label_name(first.image, format=format, case=name)
-                joined.append(BatchCase(name, first.image, target, further=tuple(one.image for one in group[1:])))
-            else:
-                joined += group
-    if problems := _clashes(joined, set()):
+    problems: list[SemiMedError] = []
+    for case in cases:
+        first = folders.setdefault(case.image.parent, {}).setdefault(case.name, case)
+        if first is not case:
+            problems += _clashes([first, case], set())
+    for folder, groups in group_channels(folders, numbered=not in_one_file).items():
+        found = folders[folder]
+        whole_cases = {base for base, endings in groups.items() if len(endings) == channels > 1}
+        for base, endings in groups.items():
+            if base not in whole_cases:
+                joined += [found[name] for name in endings.values() if not _is_label(name, whole_cases)]
+                continue
+            whole, order = base or folder.resolve().name, in_order(endings, names)
+            if order is None:
+                problems.append(_other_channels(whole, folder, found=endings, wanted=names))
+                continue
+            image, *further = (found[name].image for name in order)
+            target = output / label_name(image, format=format, case=whole)
+            joined.append(BatchCase(whole, image, target, further=tuple(further)))
+    problems += _clashes(joined, {case.image.resolve() for case in cases})
+    if problems:
         raise ProblemsError(problems, title="inputs")
     return joined
+
+
+def _is_label(name: str, cases: Collection[str]) -> bool:
+    """Whether a file is named as the label of one of the cases."""
+    from semi_med.data.pairs import without_ending
+
+    return without_ending(name) != name and without_ending(name) in cases
+
+
+def listed_cases(
+    files: Mapping[str, Sequence[Path]], output: Path, *, series: int | str | None = None, format: Format = "auto"
+) -> list[BatchCase]:
+    """The cases of a data list, whose names and files are known.
+
+    Args:
+        files: of each case.
+        output: where the labels will be written.
+        series: see `collect_cases`.
+        format: of the labels, see `label_name`.
+
+    Raises:
+        ProblemsError: naming each output that would overwrite something.
+        InputError: code SERIES.
+    """
+    cases = []
+    for name, (first, *further) in files.items():
+        chosen = [] if series is None or not is_dicom(first) else _series_of(first, series)
+        number = chosen[0][2] if len(chosen) == 1 else None
+        cases.append(
+            BatchCase(name, first, output / label_name(first, format=format, case=name), number, tuple(further))
+        )
+    if problems := _clashes(cases, {path.resolve() for paths in files.values() for path in paths}):
+        raise ProblemsError(problems, title="inputs")
+    return cases
+
+
+def _other_channels(case: str, folder: Path, *, found: Iterable[str], wanted: Iterable[str]) -> InputError:
+    return InputError(
+        f"the network wants the channels {', '.join(wanted)}; case {case} has {', '.join(found)}",
+        where=folder,
+        fix="Give it the files of these channels, or leave the case out.",
+        code="CHANNELS",
+    )
 
 
 def label_name(scan: Path, *, format: Format = "auto", case: str | None = None) -> str:
@@ -107,7 +172,12 @@ def label_name(scan: Path, *, format: Format = "auto", case: str | None = None) 
 
 
 def collect_cases(
-    inputs: Sequence[Path], output: Path, *, series: int | str | None = None, format: Format = "auto"
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    series: int | str | None = None,
+    format: Format = "auto",
+    several_channels: bool = False,
 ) -> list[BatchCase]:
     """The scans that were named, and those in the folders that were named, with the names of their outputs.
 
@@ -120,6 +190,8 @@ def collect_cases(
         output: where the labels will be written.
         series: of DICOM folders with several series: a number, the beginning of a hash, or "all".
         format: of the labels, see `label_name`.
+        several_channels: a case may have several files, so that it is `join_channels` that looks for outputs which
+            two share.
 
     Raises:
         ProblemsError: listing every input that does not exist, is no scan, holds several series and none is chosen,
@@ -138,7 +210,8 @@ def collect_cases(
         except InputError as error:
             problems.append(error)
     cases = list(found.values())
-    problems += _clashes(cases, {path for path, _ in found})
+    if not several_channels:
+        problems += _clashes(cases, {path for path, _ in found})
     if problems:
         raise ProblemsError(problems, title="inputs")
     if not cases:

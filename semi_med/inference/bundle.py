@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Bundle:
         classes: name of every class index, background included.
         values: the number that stands for each class index in what the postprocessing gives.
         channels: image channels the networks want; None if the metadata do not say.
+        channel_names: what these are called, in their order; none if the metadata do not say.
+        in_one_file: whether the bundle was made for files that hold several channels each.
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
@@ -60,6 +62,8 @@ class Bundle:
     classes: dict[int, str]
     values: list[int]
     channels: int | None
+    channel_names: tuple[str, ...]
+    in_one_file: bool
     largest_component: bool
     weights: Path
     sha256: str
@@ -88,7 +92,7 @@ def load_bundle(
     """
     if network not in NETWORKS:
         raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {network!r}", code="SETTING")
-    classes, channels = _read_metadata(folder / "configs" / "metadata.json")
+    classes, channels, channel_names = _read_metadata(folder / "configs" / "metadata.json")
     config = folder / "configs" / "inference.json"
     parser = _parser(config, bundle_root=folder, device=device)
     weights = weights or folder / "models" / "model.pt"
@@ -105,6 +109,7 @@ def load_bundle(
 
     preprocessing = _instance(parser, "preprocessing", Compose, config=config)
     postprocessing = _instance(parser, "postprocessing", Compose, config=config)
+    in_one_file = _in_one_file(preprocessing, channel_names)
     # the compositions are changed in place: Invertd holds on to the very object
     if not _drop(preprocessing, LoadImaged):
         raise _bundle_error("preprocessing has no LoadImaged", config)
@@ -118,6 +123,8 @@ def load_bundle(
         classes=classes,
         values=_values(parser.get("label_values"), classes, config=config),
         channels=channels,
+        channel_names=channel_names,
+        in_one_file=in_one_file,
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
@@ -169,19 +176,22 @@ def _read_json(path: Path) -> Any:
         raise _bundle_error(f"this file is no readable JSON ({error})", path) from error
 
 
-def _read_metadata(path: Path) -> tuple[dict[int, str], int | None]:
-    """Class names by index, and the number of image channels if given."""
+def _read_metadata(path: Path) -> tuple[dict[int, str], int | None, tuple[str, ...]]:
+    """Class names by index, and the number and the names of the image channels if given."""
     metadata = _read_json(path)
     try:
         data_format = metadata["network_data_format"]
         classes = {int(index): str(name) for index, name in data_format["outputs"]["pred"]["channel_def"].items()}
-        channels = data_format.get("inputs", {}).get("image", {}).get("num_channels")
+        image = data_format.get("inputs", {}).get("image", {})
+        channels = image.get("num_channels")
+        named = {int(index): str(name) for index, name in image.get("channel_def", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = "network_data_format.outputs.pred.channel_def must name every class by its index"
         raise _bundle_error(problem, path) from error
     if sorted(classes) != list(range(len(classes))) or len(classes) < 2 or len(set(classes.values())) < len(classes):
         raise _bundle_error(f"channel_def must name the classes 0, 1, ... differently, it is {classes}", path)
-    return classes, None if channels is None else int(channels)
+    names = tuple(named[index] for index in sorted(named))
+    return classes, None if channels is None else int(channels), names
 
 
 def _parser(config: Path, *, bundle_root: Path, device: torch.device) -> ConfigParser:
@@ -213,6 +223,13 @@ def _values(given: Any, classes: Mapping[int, str], *, config: Path) -> list[int
     if not isinstance(given, list) or len(given) != len(classes) or not all(isinstance(one, int) for one in given):
         raise _bundle_error(f"label_values must name {len(classes)} numbers, one for each class, not {given}", config)
     return given
+
+
+def _in_one_file(preprocessing: Compose, names: Sequence[str]) -> bool:
+    """Whether the loader reads several channels from one file, or these are the colours of a picture."""
+    loaders = [one for one in preprocessing.transforms if isinstance(one, LoadImaged)]
+    several = any(getattr(reader, "channels", 1) > 1 for loader in loaders for reader in loader._loader.readers)
+    return several or [name.lower() for name in names] == ["red", "green", "blue"]
 
 
 def _drop(composition: Compose, kind: type) -> bool:

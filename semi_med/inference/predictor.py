@@ -21,6 +21,7 @@ from semi_med.inference.batch_files import (
     Format,
     collect_cases,
     join_channels,
+    listed_cases,
     make_output_folder,
     write_record,
     write_volumes,
@@ -233,6 +234,7 @@ def predict(
     inputs: Sequence[str | Path],
     output: str | Path,
     *,
+    cases: Mapping[str, Sequence[Path]] | None = None,
     network: str = "1",
     largest_component: bool | None = None,
     device: str | torch.device | None = None,
@@ -251,6 +253,7 @@ def predict(
         bundle: see `Predictor.load`.
         inputs: scans, folders of scans, and folders or zip archives of DICOM series.
         output: folder for the results; made if it is not there.
+        cases: names and files of the cases, as a data list has them; then no input is looked through.
         network: see `Predictor.load`.
         largest_component: see `Predictor.load`.
         device: see `Predictor.load`.
@@ -268,12 +271,24 @@ def predict(
         ResourceError: if the device cannot be used, or the disk is full.
     """
     output = Path(output)
-    cases = collect_cases([Path(path) for path in inputs], output, series=series, format=format)
-    make_output_folder(output)
+    if cases is None:
+        paths = [Path(path) for path in inputs]
+        found = collect_cases(paths, output, series=series, format=format, several_channels=True)
+    else:
+        found = listed_cases(cases, output, series=series, format=format)
     predictor = Predictor.load(
         bundle, weights=weights, network=network, largest_component=largest_component, device=device
     )
-    cases = join_channels(cases, output, channels=predictor.bundle.channels or 1, format=format)
+    if cases is None:
+        found = join_channels(
+            found,
+            output,
+            channels=predictor.bundle.channels or 1,
+            names=predictor.bundle.channel_names,
+            in_one_file=predictor.bundle.in_one_file,
+            format=format,
+        )
+    make_output_folder(output)
     settings = {
         "bundle": Path(bundle).resolve().name,
         "weights": predictor.bundle.weights.name,
@@ -289,10 +304,10 @@ def predict(
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     rows: list[CaseRow] = []
     try:
-        for case in cases:
+        for case in found:
             rows.append(_predict_case(predictor, case, dict(dicom or {})))
             if report is not None:
-                report(rows[-1], len(rows), len(cases))
+                report(rows[-1], len(rows), len(found))
     finally:  # an interrupted run keeps its record
         write_volumes(output / "volumes.csv", rows)
         write_record(

@@ -80,7 +80,7 @@ def evaluate(
     *,
     output: Path | None = None,
     classes: Mapping[int, str] | None = None,
-    cases: Collection[str] | None = None,
+    cases: Collection[str] | Mapping[str, Path] | None = None,
     report: Callable[[str], None] | None = None,
     allow_missing: bool = False,
     regions: Sequence[str] = (),
@@ -99,7 +99,7 @@ def evaluate(
         classes: class index to name; classes not named are not measured. Without it the classes are those that occur
             in the labels, and a prediction with any other value is a problem.
         cases: the labels of a folder that count, by file name without suffix, for example those of a test section;
-            None for all.
+            None for all. A mapping names the label of each case, wherever it lies.
         report: called with one line after each case.
         allow_missing: go on where a label has no prediction; the case is then counted as undefined.
         regions: classes to measure as one structure beside each alone, each as `epi=1+2`, with numbers or names.

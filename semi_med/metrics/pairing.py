@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import READ_SUFFIXES, case_name
 
 PREDICTION_ENDING = "_seg"
+_FIRST_CHANNEL = "_0000"
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,19 @@ class Pairing:
     extra: tuple[Path, ...]
 
 
-def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None = None) -> Pairing:
+def pair_files(
+    predictions: Path, labels: Path, *, cases: Collection[str] | Mapping[str, Path] | None = None
+) -> Pairing:
     """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
-    Two single files are one pair whatever their names. Folders are not searched below their first
-    level, but for labels that are named in `cases`.
+    A case `la_001_0000` that has no label may have that of `la_001`. Two single files are one pair whatever their
+    names. Folders are not searched below their first level, but for labels that are named in `cases`.
 
     Args:
         predictions: a folder or a file.
         labels: a folder or a file.
-        cases: the labels that count, each of which must be there; None for all.
+        cases: the labels that count, each of which must be there; None for all. A mapping names the label of each
+            case, wherever it lies.
 
     Raises:
         InputError: a path does not exist or holds no scan; both are the same place; nothing matches; a label of
@@ -49,12 +53,7 @@ def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None
     if predictions.is_file() and labels.is_file():
         return Pairing({case_name(labels): (predictions, labels)}, (), ())
 
-    known = {path: case_name(path) for path in _scans(labels, below=cases is not None)}
-    if cases is not None:
-        known = {path: case for path, case in known.items() if case in cases}
-    label_files = _one_each(known, what="labels")
-    if cases is not None:
-        label_files = _only(label_files, cases, where=labels)
+    label_files = dict(cases) if isinstance(cases, Mapping) else _labels(labels, cases)
     named = {path: _case_of(path, label_files) for path in _scans(predictions)}
     found = _one_each({path: case for path, case in named.items() if case in label_files}, what="predictions")
     if not found:
@@ -70,6 +69,15 @@ def pair_files(predictions: Path, labels: Path, *, cases: Collection[str] | None
         missing=tuple(sorted(label_files.keys() - found.keys())),
         extra=tuple(sorted(path for path, case in named.items() if case not in label_files)),
     )
+
+
+def _labels(folder: Path, cases: Collection[str] | None) -> dict[str, Path]:
+    """The labels of a folder by case, those that count."""
+    known = {path: case_name(path) for path in _scans(folder, below=cases is not None)}
+    if cases is not None:
+        known = {path: case for path, case in known.items() if case in cases}
+    label_files = _one_each(known, what="labels")
+    return label_files if cases is None else _only(label_files, cases, where=folder)
 
 
 def _only(label_files: dict[str, Path], cases: Collection[str], *, where: Path) -> dict[str, Path]:
@@ -103,12 +111,20 @@ def _is_scan(name: str, suffixes: Sequence[str]) -> bool:
 
 def _case_of(prediction: Path, label_files: dict[str, Path]) -> str:
     name = case_name(prediction)
-    for known in (name, name.removesuffix(PREDICTION_ENDING)):
+    case = name.removesuffix(PREDICTION_ENDING)
+    for known in (name, case):
         if known in label_files:
             return known
-    # labels may have endings of their own, such as `_mask`
-    case = name.removesuffix(PREDICTION_ENDING)
-    found = [label for label in label_files if label.startswith(case) and without_ending(label) == case]
+    # the only channel of a case has a number, `la_001_0000`, that its label `la_001` lacks
+    for known in dict.fromkeys((case, case.removesuffix(_FIRST_CHANNEL))):
+        if known in label_files:
+            return known
+        # labels may have endings of their own, such as `_mask`
+        found = [label for label in label_files if label.startswith(known) and without_ending(label) == known]
+        if len(found) == 1:
+            return found[0]
+    # masks may be called as the files of the labels are, where a list calls the cases otherwise
+    found = [known for known, path in label_files.items() if case_name(path) in (name, case)]
     return found[0] if len(found) == 1 else case
 
 

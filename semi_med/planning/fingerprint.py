@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from semi_med.data.members import subject_in
 from semi_med.data.pairs import Pair, Pairs
-from semi_med.data.validation import Options, examine_cases
+from semi_med.data.validation import Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image
 from semi_med.inference.nifti_check import nifti_shape
@@ -22,6 +22,8 @@ from semi_med.planning.structures import Structure, find_structures
 
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
+_MANY_FOLDERS = 5
+_SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
 
 
@@ -82,6 +84,7 @@ class Fingerprint:
         background: the label value of the background.
         classes: structures in the order of their values.
         notes: what is odd.
+        shown: by labelled case, the values that its label has; not in `as_json`.
     """
 
     cases: int
@@ -103,6 +106,7 @@ class Fingerprint:
     background: int
     classes: tuple[Structure, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def median_size(self) -> tuple[int, int, int]:
@@ -123,7 +127,9 @@ class Fingerprint:
 
     def as_json(self) -> dict[str, Any]:
         """For `plan.json`."""
-        return asdict(self)
+        content = asdict(replace(self, shown={}))
+        del content["shown"]
+        return content
 
 
 def take_fingerprint(
@@ -158,8 +164,8 @@ def take_fingerprint(
     items = [_item(case) for case in pairs.cases]
     options = Options(channels=channels, look=look_at, most_looks=len(items), subject_pattern=subject_pattern)
     findings = examine_cases(items, progress=progress, options=options)
-    if findings.problems:
-        raise ProblemsError(findings.problems, title="the data cannot be used as they are")
+    if problems := [*findings.problems, *_in_colour(findings, channels)]:
+        raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
     background, classes = find_structures(findings.verdicts, class_names)
@@ -187,6 +193,7 @@ def take_fingerprint(
         background=background,
         classes=classes,
         notes=(*pairs.notes, *notes),
+        shown=dict(_shown(findings)),
     )
     return made, subjects
 
@@ -210,11 +217,31 @@ def channels_of(cases: Sequence[Pair]) -> int:
     return 1
 
 
+def _shown(findings: Findings) -> Iterator[tuple[str, frozenset[int]]]:
+    for verdict in findings.verdicts:
+        facts = verdict.facts.get(verdict.label or "")
+        if facts is not None and facts.values is not None:
+            yield verdict.case, frozenset(value for value, number in facts.values.items() if number)
+
+
+def _in_colour(findings: Findings, channels: int) -> Iterator[InputError]:
+    """Pictures in colour among grey ones, which none of the few that `channels_of` looked at showed."""
+    for verdict in findings.verdicts if channels == 1 else ():
+        for file in verdict.images:
+            if file in verdict.facts and len(verdict.facts[file].shape) == 4:
+                yield InputError(
+                    "this picture is in colour, most others are grey",
+                    where=file,
+                    fix="Save all of them in grey, or all in colour.",
+                    code="CHANNELS",
+                )
+
+
 def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[str, str], str]:
     """Whom each case shows, and how that is known, in words.
 
-    By the pattern if there is one; by `sub-...` in the names; by the folder where folders hold several cases each;
-    else each case is a person of its own.
+    By the pattern if there is one; by `sub-...` in the names; by the first folder of their own where folders hold
+    several cases each and are numbered, or are many; else each case is a person of its own.
 
     Raises:
         InputError: code SETTING, the pattern is found in no path.
@@ -235,10 +262,26 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
     bids = {case.case: subject_in(case.case) for case in pairs.cases}
     if all(bids.values()):
         return {case: str(subject) for case, subject in bids.items()}, "sub-... in the name"
-    folders = Counter(case.folder for case in pairs.cases)
-    if len(folders) > 1 and "" not in folders and max(folders.values()) > 1:
-        return {case.case: case.folder for case in pairs.cases}, "the folder that a case lies in"
+    folders = _own_folders(pairs)
+    if max(Counter(folders.values()).values(), default=0) > 1:
+        labeled = {folders[case.case] for case in pairs.cases if case.label and case.case in folders}
+        # people have numbers; a few folders without are kinds, such as benign and malignant
+        if len(labeled) >= _MANY_FOLDERS or all(re.search(r"\d", folder) for folder in folders.values()):
+            return names | folders, "the folder that a case lies in"
+        named = ", ".join(sorted(set(folders.values()))[:_MANY_FOLDERS])
+        return names, (
+            f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
+            "--subject-pattern '([^/]+)/[^/]+$'"
+        )
     return names, "each case counts as a subject of its own (--subject-pattern says otherwise)"
+
+
+def _own_folders(pairs: Pairs) -> dict[str, str]:
+    """By case, the first of its folders that others do not share and that is no section; none if there is only one."""
+    places = {case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p)] for case in pairs.cases}
+    while all(places.values()) and len({parts[0] for parts in places.values()}) == 1:
+        places = {case: parts[1:] for case, parts in places.items()}
+    return {case: parts[0] for case, parts in places.items() if parts}
 
 
 def _item(case: Pair) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semi_med.data.members import subject_pattern
 from semi_med.data.pairs import find_pairs
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
+from semi_med.launch import parse_setting
 from semi_med.planning import rules, words
 from semi_med.planning.fingerprint import Fingerprint, take_fingerprint
 from semi_med.planning.machine import Machine, look_at_machine
@@ -22,7 +23,7 @@ from semi_med.planning.parts import Parts, task_parts
 from semi_med.planning.plan import Plan, Wishes, make_plan
 from semi_med.planning.rules import Choice
 from semi_med.planning.sections import make_list
-from semi_med.planning.settings import check_name, with_settings
+from semi_med.planning.settings import check_name, with_given, with_settings
 from semi_med.planning.trial import Trial, run_trial, write_parts
 from semi_med.recipes.compose import TASK_OF_A_BUNDLE, about_method, compose, methods, to_json
 
@@ -127,18 +128,23 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
         test=test if wishes.test is None else wishes.test,
         labeled=wishes.labeled,
         seed=wishes.seed,
+        allow_missing_class=_is_set(request, "allow_missing_class"),
     )
     learns = bool(about.get("unlabeled"))
     if learns and not data_list.unlabeled:
         raise _nothing_unlabeled(request.method, found)
     counts = data_list.counts()
-    held = Choice("sections", counts, why, "--validation, --test, --labeled, --seed")
-    found = Fingerprint(**{**found.__dict__, "notes": (*found.notes, *notes)})
+    options = [f"--{name}" for name in ("validation", "test", "labeled") if getattr(wishes, name) is not None]
+    ruled = None in (wishes.validation, wishes.test)
+    why = "; ".join([*([why] if ruled else []), *([f"{', '.join(options)} as given"] if options else [])])
+    given = bool(options or wishes.seed)
+    held = Choice("sections", counts, why, "--validation, --test, --labeled, --seed", given)
+    found = replace(found, notes=(*found.notes, *notes))
 
     def parts_of(choices: dict[str, Choice], page: str = "") -> Parts:
         said = {
             "preprocessing": words.preprocessing(choices),
-            "split": f"{data_list.description} {why.capitalize()}.",
+            "split": f"{data_list.description} {why[:1].upper()}{why[1:]}.",
             "plan": page,
         }
         parts = task_parts(request.name, found, choices, dataset_dir=str(pairs.root), words=said)
@@ -155,9 +161,9 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
         networks=int(about["networks"]),
         try_it=try_it if request.trial else None,
     )
-    plan = Plan({"sections": held, **plan.choices}, plan.trial, plan.tried)
-    parts = parts_of(plan.choices, words.plan_page(found, plan, machine))
-    return Planned(request, found, machine, plan, data_list, parts, pairs.root)
+    told = Plan({"sections": held, **_as_given(plan.choices, request)}, plan.trial, plan.tried)
+    parts = parts_of(plan.choices, words.plan_page(found, told, machine))
+    return Planned(request, found, machine, told, data_list, parts, pairs.root)
 
 
 def write_bundle(planned: Planned) -> Path:
@@ -224,13 +230,21 @@ def _check(request: Request) -> None:
     ):
         if number is not None and number < 1:
             raise InputError(f"at least 1 was wanted, got {number}", where=option, code="SETTING")
-    if wishes.mirror and not set(wishes.mirror) <= {0, 1, 2}:
-        raise InputError(
-            f"axes 0 (left-right), 1 (back-front) and 2 (feet-head) were wanted, got {list(wishes.mirror)}",
-            where="--mirror",
-            fix="For example 0,1; or none.",
-            code="SETTING",
-        )
+
+
+def _as_given(choices: Mapping[str, Choice], request: Request) -> dict[str, Choice]:
+    """The choices with what a person decided by `--set` and `--modality`."""
+    made = with_given(choices, request.settings)
+    if request.modality is not None:
+        kept = made["normalisation"]
+        reason = f"{kept.reason}; --modality says {request.modality}"
+        made["normalisation"] = replace(kept, reason=reason, given=True)
+    return made
+
+
+def _is_set(request: Request, name: str) -> bool:
+    given = dict(parse_setting(text) for text in request.settings)
+    return str(given.get(name)).lower() == "true"
 
 
 def _nothing_unlabeled(method: str, found: Fingerprint) -> InputError:

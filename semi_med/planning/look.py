@@ -66,10 +66,10 @@ def _sample(flat: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _inside(image: np.ndarray, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Intensities where the label is not 0."""
-    flat, known = image.reshape(label.size, -1), label.reshape(-1)
+    """Intensities where the label is not the background: 0, or the smallest value of a label without a 0."""
+    flat, known = image.reshape(label.size, -1), label.reshape(-1) > label.min()
     places = random.integers(0, label.size, _TRIED)
-    places = places[known[places] > 0]
+    places = places[known[places]]
     if len(places) < _SAMPLE // 4:
         places = np.flatnonzero(known)
     if not len(places):

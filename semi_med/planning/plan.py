@@ -195,7 +195,9 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     )
     half = [max(1, n // 2) for n in crop]
     decide("stride", (half, "half the crop, as nnU-Net: each voxel is seen several times"), "--set stride=[...]")
-    decide("mirror", rules.mirror_axes(found), "--mirror", None if wishes.mirror is None else list(wishes.mirror))
+    mirror = _mirror(wishes, rules.sides(axes, dims, pictures=found.pictures))
+    decide("mirror", rules.mirror_axes(found) if mirror is None else mirror, "--mirror")
+    made["mirror"] = replace(made["mirror"], given=mirror is not None)
     steps = target or rules.along(found.median_spacing, axes)
     decide("rotation", rules.rotation([step for step in steps[:dims] if step > 0]), "--set labeled_augment#rotate=...")
     decide("strength", rules.strength(found), "--set unlabeled_augment#noise=... and the like")
@@ -216,6 +218,22 @@ def _spacing(wishes: Wishes, dims: int) -> list[float] | None:
             code="SETTING",
         )
     return [*wishes.spacing, *([-1] if dims == 2 and wishes.spacing else [])]
+
+
+def _mirror(wishes: Wishes, sides: Sequence[str]) -> tuple[list[int], str] | None:
+    """The axes that are asked for, and what they are in the body."""
+    if wishes.mirror is None:
+        return None
+    if not set(wishes.mirror) <= set(range(len(sides))):
+        known = ", ".join(f"{axis} ({side})" for axis, side in enumerate(sides))
+        raise InputError(
+            f"of the network's axes {known} were wanted, got {', '.join(map(str, wishes.mirror))}",
+            where="--mirror",
+            fix="For example 0; or none.",
+            code="SETTING",
+        )
+    named = ", ".join(sides[axis] for axis in wishes.mirror)
+    return list(wishes.mirror), f"as --mirror says{f': {named}' if named else ''}"
 
 
 def _given_crop(crop: Sequence[int], dims: int) -> tuple[list[int], int]:

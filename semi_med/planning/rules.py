@@ -79,14 +79,29 @@ def dimensions(found: Fingerprint) -> tuple[int, str]:
 
 
 def axes(found: Fingerprint, dims: int) -> tuple[str, str]:
-    """Towards which sides the network's axes run; in 2D the thickest axis is the last, which is cut into slices."""
+    """Towards which sides the network's axes run; in 2D the last is the one that is cut into slices."""
     if found.pictures:
         return "RAS", "pictures are taken as they are drawn"
     if dims == 3:
         return "RAS", "all volumes are turned to right, anterior, superior by their headers"
-    axis = thick_axis(found)
-    plane = ("sagittal", "coronal", "axial")[axis]
-    return _AXES[axis], f"slices are {plane}, across the thickest axis"
+    axis, why = _slice_axis(found)
+    return _AXES[axis], f"slices are {('sagittal', 'coronal', 'axial')[axis]}, across {why}"
+
+
+def _slice_axis(found: Fingerprint) -> tuple[int, str]:
+    """The thickest axis; where slices are few, or spacings alike, that of the fewest voxels: slices are large then."""
+    size, spacing = found.median_size, found.median_spacing
+    if min(size) >= FEW_SLICES and max(spacing) > ANISOTROPIC * min(spacing):
+        return thick_axis(found), "the thickest axis"
+    axis = min(range(3), key=lambda axis: (size[axis], -round(spacing[axis], 3), -axis))
+    return axis, "the axis of the fewest voxels" if len(set(size)) > 1 else "the long axis of the body"
+
+
+def sides(axes: str, dims: int, *, pictures: bool) -> tuple[str, ...]:
+    """What the network's axes are called, by the directions that they join."""
+    if pictures:
+        return ("left-right", "up-down")
+    return tuple({"R": "left-right", "A": "back-front", "S": "feet-head"}[letter] for letter in axes[:dims])
 
 
 def target_spacing(found: Fingerprint, dims: int, axes: str) -> tuple[list[float] | None, str]:

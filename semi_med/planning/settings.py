@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from semi_med.errors import InputError
 from semi_med.launch import parse_setting
 from semi_med.planning.parts import Parts
+from semi_med.planning.rules import Choice
 from semi_med.planning.trial import write_parts
 
 _OPTIONS = {
@@ -96,22 +98,48 @@ def with_settings(parts: Parts, texts: Iterable[str], *, method: str) -> Parts:
         write_parts(parts, Path(folder))
         config = compose_config("train", method=method, task=Path(folder))
         plain = compose_config("train", method="supervised", task=Path(folder))
+        inference = compose_config("inference", method=method, task=Path(folder))
     made: Parts = {name: json.loads(json.dumps(content)) for name, content in parts.items()}
     for name, text in given:
         name = name.replace("::", "#")
         value = _value(text)
-        _check(name, value, config)
+        _check(name, value, {**inference, **config})
         top = name.split("#")[0]
         own = top not in plain or top == "method"
         part = "shared" if top in made["shared"] else f"{method}/train" if own else "train"
         if top == "peer_def":
             part = f"{method}/shared"
+        elif top not in config:
+            part = "inference"
         place = made.setdefault(part, {})
         *parents, last = name.split("#")
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value
     return made
+
+
+def with_given(choices: Mapping[str, Choice], texts: Iterable[str]) -> dict[str, Choice]:
+    """The choices, with the values that `--set` gives to some of them: for tables and `plan.json`, not for parts."""
+    given = {name.replace("::", "#"): _value(text) for name, text in map(parse_setting, texts)}
+    return {name: _given(choice, given) for name, choice in choices.items()}
+
+
+def _given(choice: Choice, given: Mapping[str, Any]) -> Choice:
+    if not choice.option.startswith("--set "):
+        return choice
+    setting = choice.option.removeprefix("--set ").partition("=")[0]
+    value = choice.value
+    if isinstance(value, Mapping):  # one setting for each of its numbers
+        names = {key: f"{setting.rpartition('#')[0]}#{key}" for key in value}
+        if not given.keys() & names.values():
+            return choice
+        value = {key: given.get(names[key], number) for key, number in value.items()}
+    elif setting in given:
+        value = bool(given[setting]) if isinstance(value, bool) else given[setting]
+    else:
+        return choice
+    return replace(choice, value=value, reason="as --set says", given=True)
 
 
 def _check(name: str, value: Any, config: Mapping[str, Any]) -> None:

@@ -88,7 +88,7 @@ def shown(choice: Choice) -> str:
     if choice.name == "cache":
         return "on disk" if value else "in memory"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {number}" for name, number in value.items())
     if isinstance(value, list | tuple):
         return (" x " if choice.name in ("crop", "stride", "margin", "max_shift") else ", ").join(
             map(str, value)

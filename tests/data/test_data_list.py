@@ -261,6 +261,7 @@ def test_label_files_may_have_numbers_of_their_own_which_the_list_keeps(tmp_path
     listed = load_data_list(write(tmp_path, file_values=[0, 255]))
     assert listed.label_values == (0, 255)
     assert list(listed.names_by_value) == [0, 255]
+    assert list(listed.structures_by_value) == [255]
     save_data_list(listed, tmp_path / "again.json")
     assert load_data_list(tmp_path / "again.json") == listed
 

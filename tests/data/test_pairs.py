@@ -58,6 +58,30 @@ def test_channels_of_nnunet_are_one_case(tmp_path):
     assert pairs.channels == ("0000", "0001")
 
 
+@pytest.mark.parametrize("stem", ["case_", ""])
+def test_numbers_of_four_digits_that_labels_have_too_count_cases(tmp_path, stem):
+    touch(tmp_path, *(f"i/{stem}{n:04}.png" for n in range(1, 6)), f"l/{stem}0001.png", f"l/{stem}0002.png")
+    pairs = find_pairs(tmp_path / "i", tmp_path / "l")
+    assert [case.case for case in pairs.cases] == [f"{stem}{n:04}" for n in range(1, 6)] and pairs.channels == ("",)
+    assert sum(case.label is not None for case in pairs.cases) == 2
+
+
+def test_the_folder_of_the_only_case_may_be_given(tmp_path):
+    touch(tmp_path, "p1/flair.nii.gz", "p1/t1.nii.gz", "p1/seg.nii.gz")
+    assert short(find_pairs(tmp_path / "p1")) == {"p1": (["flair.nii.gz", "t1.nii.gz"], "seg.nii.gz")}
+
+
+@pytest.mark.parametrize(("image", "label"), [("imaging", "segmentation"), ("flair", "seg")])
+def test_a_folder_a_case_with_one_image_pairs_it_with_the_label_beside_it(tmp_path, image, label):
+    touch(tmp_path, f"p1/{image}.nii.gz", f"p1/{label}.nii.gz", f"p2/{image}.nii.gz")
+    pairs = find_pairs(tmp_path)
+    assert [(case.case, case.label and case.label.name) for case in pairs.cases] == [
+        ("p1", f"{label}.nii.gz"),
+        ("p2", None),
+    ]
+    assert pairs.notes == ()
+
+
 def test_a_folder_a_case_with_modalities_and_label_is_one_case(tmp_path):
     for case in ("x", "y"):
         touch(tmp_path / case, *(f"{case}_{m}.nii.gz" for m in ("t2", "flair", "t1ce", "t1")))
@@ -76,11 +100,18 @@ def test_files_that_have_no_name_but_their_channel_are_called_after_their_folder
 
 
 def test_cases_of_one_name_are_called_by_their_folder_too_and_keep_their_labels(tmp_path):
-    touch(tmp_path, "p1/slice.png", "p1/slice_mask.png", "p2/slice.png")
+    touch(tmp_path, "p1/slice.png", "p1/slice_mask.png", "p1/other.png", "p2/slice.png")
     assert short(find_pairs(tmp_path)) == {
+        "other": (["other.png"], None),
         "p1__slice": (["slice.png"], "slice_mask.png"),
         "p2__slice": (["slice.png"], None),
     }
+
+
+def test_one_name_in_two_folders_of_images_is_refused_with_both_files(tmp_path):
+    touch(tmp_path, "images/a.png", "scans/a.png", "labels/a.png")
+    with pytest.raises(InputError, match=r"scans/a.png: .*images/a.png and this file have one name"):
+        find_pairs(tmp_path)
 
 
 def test_labels_among_the_images_are_left_out_where_a_folder_of_labels_is_named(tmp_path):
@@ -88,6 +119,18 @@ def test_labels_among_the_images_are_left_out_where_a_folder_of_labels_is_named(
     pairs = find_pairs(tmp_path / "i", tmp_path / "l")
     assert short(pairs) == {"a": (["a.nii"], "a.nii")}
     assert "1 files among the images are named as labels" in pairs.notes[0]
+
+
+@pytest.mark.parametrize(("first", "second"), [("_1stHO", "_2ndHO"), ("_mask", "_mask_1"), ("-seg", "-seg2")])
+def test_further_labels_of_a_case_are_no_images_and_a_note_names_them(tmp_path, first, second):
+    touch(tmp_path, "a.png", f"a{first}.png", f"a{second}.png", "b.png", "c_mask_1.png")
+    pairs = find_pairs(tmp_path)
+    assert short(pairs) == {
+        "a": (["a.png"], f"a{first}.png"),
+        "b": (["b.png"], None),
+        "c_mask_1": (["c_mask_1.png"], None),
+    }
+    assert f"1 files are named as further labels of a scan and were left out: a{second}.png" in pairs.notes[0]
 
 
 def test_a_folder_of_labels_inside_that_of_the_images_holds_no_images(tmp_path):
@@ -115,6 +158,12 @@ def test_two_labels_of_one_image_are_refused(tmp_path):
 def test_a_case_that_lacks_a_channel_is_named(tmp_path):
     touch(tmp_path, *(f"p{n}_000{c}.nii.gz" for n in (1, 2, 3) for c in (0, 1, 2) if (n, c) != (3, 2)))
     with pytest.raises(ProblemsError, match=r"p3: it has 2 files .* most cases have 3"):
+        find_pairs(tmp_path)
+
+
+def test_other_channels_of_the_same_number_are_named_with_both_sets(tmp_path):
+    touch(tmp_path, "p1_flair.nii", "p1_t1.nii", "p2_t1.nii", "p2_t2.nii", "p3_flair.nii", "p3_t1.nii")
+    with pytest.raises(ProblemsError, match=r"p2: it has 2 files .*: t1, t2; most cases have 2: flair, t1"):
         find_pairs(tmp_path)
 
 

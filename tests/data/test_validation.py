@@ -202,6 +202,18 @@ def test_a_mirrored_label_affine_is_a_problem(sections):
     assert "up to 5.00 voxels (2.50 mm)" in str(only(sections))
 
 
+def test_an_only_file_that_lacks_channels_is_a_problem(tmp_path):
+    random = np.random.default_rng(0)
+    whole = save(tmp_path / "whole.nii.gz", random.normal(size=(*SHAPE, 2)).astype(np.float32))
+    plain = image(tmp_path / "plain.nii.gz", 1)
+    sections = {"unlabeled": [{"image": whole, "case": "whole"}, {"image": plain, "case": "plain"}]}
+    (problem,) = examine_sections(
+        sections, labels=(0, 1), sections_needed=("unlabeled",), options=Options(channels=2)
+    ).problems
+    assert problem.code == "CHANNELS" and problem.where == plain
+    assert "it has 1 channel, 2 are wanted" in problem.problem
+
+
 def test_channels_on_different_grids_are_a_problem(sections, tmp_path):
     moved = AFFINE.copy()
     moved[0, 3] += 5

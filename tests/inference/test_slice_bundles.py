@@ -61,6 +61,26 @@ def test_colours_are_the_channels_of_the_network(tmp_path):
     np.testing.assert_array_equal(found.label[:, :, 0], brighter(colours.mean(axis=2)))
 
 
+@pytest.mark.parametrize("told", ["by the reader", "by the names of its channels"])
+def test_three_numbered_pictures_are_three_cases_for_a_network_of_colours(tmp_path, told):
+    bundle = write_slice_bundle(tmp_path / "bundle", channels=3)
+    path = bundle / "configs" / ("inference.json" if told == "by the reader" else "metadata.json")
+    content = json.loads(path.read_text())
+    if told == "by the reader":
+        reader = {"_target_": "semi_med.inference.reader.ScanReader", "channels": 3}
+        content["preprocessing"]["transforms"][0]["reader"] = reader
+    else:
+        image = content["network_data_format"]["inputs"]["image"]
+        image["channel_def"] = {"0": "red", "1": "green", "2": "blue"}
+    path.write_text(json.dumps(content))
+    random = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        save_picture(tmp_path / f"in/img_000{number}.png", random.integers(0, 255, (20, 16, 3)).astype(np.uint8))
+    rows = predict(bundle, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    assert [(row["case"], row["status"]) for row in rows] == [(f"img_000{n}", "done") for n in range(3)]
+
+
 def test_a_photograph_in_three_equal_colours_suits_one_channel_and_three(tmp_path, picture):
     path = save_picture(tmp_path / "a.png", np.repeat(picture[..., None], 3, axis=2))
     for channels in (1, 3):

@@ -5,7 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from semi_med.cli import app
+from semi_med.compare.job import measure_cases
+from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import write_label
 from semi_med.metrics.evaluate import evaluate
@@ -199,3 +203,16 @@ def test_what_is_ignored_in_the_label_is_no_class_and_is_not_measured(folders, t
     result = evaluate(*folders, ignored=255, output=tmp_path / "table.csv")
     assert [(row["case"], row["dice"]) for row in result.rows] == [("a", 1.0), ("b", 1.0)]
     assert json.loads((tmp_path / "table_summary.json").read_text())["ignored"] == 255
+
+
+def test_a_background_whose_number_is_not_0_is_not_measured(tmp_path):
+    for place in ("labels/a.nii.gz", "masks/a_seg.nii.gz"):
+        write_label(tmp_path / place, block(4) + 1, affine=AFFINE)
+    path, table = tmp_path / "list.json", tmp_path / "t.csv"
+    head = {"name": "ones", "labels": {"0": "background", "1": "organ"}, "file_values": [1, 2]}
+    path.write_text(json.dumps({**head, "test": [{"image": "images/a.nii.gz", "label": "labels/a.nii.gz"}]}))
+    folders = (str(tmp_path / "masks"), str(tmp_path / "labels"))
+    found = CliRunner().invoke(app, ["evaluate", *folders, "--data-list", str(path), "-o", str(table)])
+    assert found.exit_code == 0, found.output
+    assert [(row["class"], row["class_name"]) for row in read_table(table)] == [(2, "organ")]
+    assert [row["class"] for row in measure_cases(load_data_list(path), tmp_path, tmp_path / "masks")] == [2]

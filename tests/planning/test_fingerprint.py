@@ -1,15 +1,16 @@
 """What is found in small folders whose numbers are known."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from planning_samples import write_folder, write_scan
 
-from semi_med.data.pairs import find_pairs
+from semi_med.data.pairs import Pair, Pairs, find_pairs
 from semi_med.errors import InputError, ProblemsError
-from semi_med.planning.fingerprint import take_fingerprint
+from semi_med.planning.fingerprint import subjects_of, take_fingerprint
 
 
 def fingerprint_of(images, labels=None, **options):
@@ -48,6 +49,7 @@ def test_label_values_may_be_any_and_the_background_is_0_or_the_smallest(tmp_pat
     write_folder(tmp_path, values=values)
     found = fingerprint_of(tmp_path / "images", tmp_path / "labels")
     assert found.background == background and [one.value for one in found.classes] == others
+    assert found.foreground.median == pytest.approx(180, abs=3)
 
 
 def test_whole_numbers_stored_as_floats_are_classes(tmp_path):
@@ -90,6 +92,20 @@ def test_colour_pictures_have_three_channels_and_grey_ones_stored_in_colour_have
     assert colour.label_values == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("odd", "said"), [("L", "it has 1 channel, 3 are wanted"), ("RGB", "this picture is in colour, most others are")]
+)
+def test_a_picture_of_other_colours_than_the_others_is_named(tmp_path, odd, said):
+    random = np.random.default_rng(0)
+    modes = dict.fromkeys(("a", *(f"b{n:02}" for n in range(9))), "L" if odd == "RGB" else "RGB") | {"b00": odd}
+    for name, mode in modes.items():
+        shape = (20, 30) if mode == "L" else (20, 30, 3)
+        Image.fromarray(random.integers(0, 255, shape).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / "a_mask.png")
+    with pytest.raises(ProblemsError, match=f"b00.png: {said}"):
+        fingerprint_of(tmp_path)
+
+
 def test_channels_in_files_of_their_own_are_named_by_their_endings(tmp_path):
     random = np.random.default_rng(0)
     for case in ("x", "y"):
@@ -114,6 +130,32 @@ def test_folders_that_hold_several_cases_are_subjects(tmp_path):
     found, of = subjects(tmp_path)
     assert of == {"a": "p1", "b": "p1", "c": "p2"}
     assert (found.subjects, found.labeled_subjects) == (2, 1)
+
+
+def who(*places: str, labeled: int = 1):
+    """Subjects of cases `a`, `b`, ... in these folders; only names matter."""
+    root = Path("/data")
+    cases = (Pair(chr(97 + n), (root / f"{n}.nii",), root if n < labeled else None, p) for n, p in enumerate(places))
+    of, rule = subjects_of(Pairs(root, tuple(cases), ("",)), pattern=None)
+    return list(of.values()), rule
+
+
+def test_folders_of_sections_and_of_kinds_are_no_subjects():
+    assert who("tr", "tr", "ts")[0] == ["a", "b", "c"]
+    assert who("train/p1", "train/p1", "test/p2")[0] == ["p1", "p1", "p2"]
+    of, rule = who("benign", "benign", "malignant", labeled=3)
+    assert (
+        of == ["a", "b", "c"]
+        and "not the folders benign, malignant: if these are people, say --subject-pattern" in rule
+    )
+    ann, bob, eve, jim, kay = "ann", "bob", "eve", "jim", "kay"
+    assert who(ann, ann, bob, eve, jim, kay, labeled=6)[0] == [ann, ann, bob, eve, jim, kay]
+
+
+def test_visits_of_one_patient_are_one_subject():
+    assert who("patient1/visit1", "patient1/visit2", "patient2/visit1")[0] == ["patient1", "patient1", "patient2"]
+    assert who("all/p1", "all/p1", "all/p2")[0] == ["p1", "p1", "p2"]
+    assert who("p1", "p1", "")[0] == ["p1", "p1", "c"]
 
 
 def test_a_pattern_finds_the_subject_and_one_that_finds_nothing_is_refused(tmp_path):

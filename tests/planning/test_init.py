@@ -205,6 +205,18 @@ def test_every_method_makes_a_step_in_2d_and_in_3d(folder, tmp_path, method):
         assert found.gigabytes > 0 and found.seconds >= found.alone > 0
 
 
+def test_what_a_person_decided_is_marked_with_its_reason(folder, tmp_path):
+    changed = {"modality": "MR", "settings": ("learning_rate=0.02",)}
+    planned = plan_folder(request(folder, tmp_path / "x", **changed))
+    choices = planned.plan.choices
+    assert choices["sections"].given and choices["sections"].reason == "--validation, --test as given"
+    assert choices["normalisation"].given and choices["normalisation"].reason.endswith("--modality says MR")
+    assert choices["learning_rate"].given and choices["learning_rate"].value == 0.02
+    assert planned.parts["train"]["learning_rate"] == 0.02
+    plain = plan_folder(request(folder, tmp_path / "x", wishes=Wishes(crop=(16, 16, 16)))).plan.choices
+    assert not any(plain[name].given for name in ("sections", "normalisation", "learning_rate"))
+
+
 def test_a_2d_plan_has_a_2d_network_and_two_numbers_everywhere(folder, tmp_path):
     planned = plan_folder(request(folder, tmp_path / "x", wishes=Wishes(dimensions=2)))
     shared, train = planned.parts["shared"], planned.parts["train"]
@@ -253,7 +265,11 @@ def test_a_folder_of_something_else_is_never_replaced(folder, tmp_path):
         ({"subject_pattern": "("}, "no regular expression"),
         ({"settings": ("learning_rat=1",)}, r"Did you mean learning_rate\?"),
         ({"wishes": Wishes(batch=0)}, "--batch: at least 1"),
-        ({"wishes": Wishes(mirror=(3,))}, "axes 0"),
+        (
+            {"wishes": Wishes(mirror=(3,))},
+            r"axes 0 \(left-right\), 1 \(back-front\), 2 \(feet-head\) were wanted, got 3",
+        ),
+        ({"wishes": Wishes(dimensions=2, mirror=(2,))}, r"axes 0 \(left-right\), 1 \(back-front\) were wanted, got 2"),
     ],
 )
 def test_a_wrong_wish_is_refused_with_the_nearest_right_one(folder, tmp_path, changed, said):
@@ -291,7 +307,7 @@ def test_the_command_shows_the_plan_with_a_measured_step_and_writes_the_bundle(c
     assert code == 0, err
     assert re.search(r"measured on a trial step: \d+\.\d\d GB at most, [\d.e-]+ s a step", out)
     assert "7: 5 with a label, 2 without" in out and out.rstrip().endswith(str(tmp_path / "b"))
-    assert f"semi-med train {tmp_path / 'b'}" in err
+    assert f"semi-med train {tmp_path / 'b'} --set device=cpu" in err
     trial = json.loads((tmp_path / "b/configs/plan.json").read_text())["trial"]
     assert trial["gigabytes"] > 0 and trial["seconds"] >= trial["alone"] > 0
 

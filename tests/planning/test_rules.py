@@ -53,6 +53,28 @@ def test_in_2d_the_thickest_axis_comes_last(spacing, axes, plane):
     assert rules.along(found.median_spacing, value)[2] == 5
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing", "axes"),
+    [
+        ((256, 256, 1), (1.4, 1.4, 1.0), "RAS"),
+        ((1, 256, 256), (1.0, 1.4, 1.4), "ASR"),
+        ((64, 64, 12), (1, 1, 0.9), "RAS"),
+        ((200, 12, 200), (4, 1, 1), "RSA"),
+        ((120, 100, 120), (1.0, 1.0, 1.2), "RSA"),
+        ((96, 96, 96), (1, 1, 1), "RAS"),
+    ],
+)
+def test_few_slices_and_slices_of_like_spacing_are_cut_across_the_fewest_voxels(size, spacing, axes):
+    found = fingerprint(size, spacing)
+    assert rules.axes(found, 2)[0] == axes
+    assert min(rules.along(size, axes)[:2]) >= sorted(size)[1]
+
+
+def test_sides_are_called_as_the_axes_run():
+    assert rules.sides("ASR", 2, pictures=False) == ("back-front", "feet-head")
+    assert rules.sides("RAS", 3, pictures=False)[2] == "feet-head"
+
+
 def test_in_3d_axes_are_right_anterior_superior():
     assert rules.axes(fingerprint(spacing=(5, 1, 1)), 3)[0] == "RAS"
 

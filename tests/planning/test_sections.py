@@ -1,5 +1,6 @@
 """Which cases teach, watch and are kept: by subject, whatever is labelled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,36 @@ def test_a_subject_is_in_one_section_and_its_scans_without_a_label_are_used_or_l
 def test_more_held_out_than_labelled_is_refused():
     with pytest.raises(InputError, match="leave none of 2 labelled subjects to teach"):
         listed(cases(("a", True), ("b", True)), validation=1, test=1)
+
+
+def rare(pairs, *, show: set[str]):
+    """A fingerprint of two classes, the second of which only some cases show."""
+    shown = {case.case: frozenset({0, 1, 2} if case.case in show else {0, 1}) for case in pairs.cases}
+    return fingerprint(classes=(Structure(1, "organ", 8, 0.05), Structure(2, "tumour", 1, 0.01)), shown=shown)
+
+
+def test_a_draw_that_leaves_a_class_out_of_what_teaches_is_drawn_again_with_a_note():
+    pairs = cases(*((f"c{n}", True) for n in range(10)))
+    numbers = {"subjects": {case.case: case.case for case in pairs.cases}, "validation": 3, "test": 3, "labeled": None}
+    plain, _ = make_list("m", pairs, fingerprint(), seed=0, **numbers)
+    only = plain.test[0].name
+    made, notes = make_list("m", pairs, rare(pairs, show={only}), seed=0, **numbers)
+    assert only in {case.name for case in made.labeled} and made.counts() == plain.counts()
+    (note,) = notes
+    seed = int(note.rpartition(" ")[2])
+    assert note.startswith("seed 0 leaves a class out") and f"with seed {seed}:" in made.description
+    assert made == make_list("m", pairs, rare(pairs, show={only}), seed=seed, **numbers)[0]
+    meant, _ = make_list("m", pairs, rare(pairs, show={only}), seed=0, allow_missing_class=True, **numbers)
+    assert only in {case.name for case in meant.test}
+
+
+def test_a_class_that_no_draw_brings_to_what_teaches_is_named():
+    pairs = cases(("a", True), ("b", True))
+    numbers = {"subjects": {"a": "a", "b": "b"}, "validation": 0, "test": 0, "labeled": 1, "seed": 0}
+    found = rare(pairs, show={"a"})
+    shown = {"a": frozenset({0, 2}), "b": frozenset({0, 1})}
+    with pytest.raises(InputError, match=r"\(value \d\) would be in none of the 1 labelled cases.*allow_missing_class"):
+        make_list("m", pairs, replace(found, shown=shown), **numbers)
 
 
 def test_other_numbers_than_class_indices_are_in_the_list_and_usual_ones_are_not():

@@ -6,7 +6,8 @@ from planning_samples import CPU, fingerprint
 from semi_med.errors import InputError
 from semi_med.planning.parts import task_parts
 from semi_med.planning.plan import Wishes, make_plan
-from semi_med.planning.settings import check_name, numbers, whole_numbers, with_settings
+from semi_med.planning.rules import Choice
+from semi_med.planning.settings import check_name, numbers, whole_numbers, with_given, with_settings
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,29 @@ def test_settings_go_where_they_belong(parts):
     assert made["cotrain/train"] == {"method": {"alpha": 0.3}}
     assert made["cotrain/shared"] == {"peer_def": {"dropout": 0.2}}
     assert parts["train"]["learning_rate"] != 0.02
+
+
+def test_a_setting_of_the_prediction_alone_goes_there(parts):
+    made = with_settings(parts, ["largest_component=true"], method="cotrain")
+    assert made["inference"]["largest_component"] is True
+    assert "largest_component" not in made["train"]
+    with pytest.raises(InputError, match="wants true or false, got 1"):
+        with_settings(parts, ["largest_component=1"], method="cotrain")
+
+
+def test_choices_that_a_setting_decides_are_marked_and_have_its_value():
+    choices = {
+        "rate": Choice("rate", 0.01, "a rule", "--set learning_rate=..."),
+        "strength": Choice("strength", {"gain": 0.1, "noise": 0.1}, "a rule", "--set unlabeled_augment#noise=..."),
+        "cache": Choice("cache", False, "a rule", "--set cache_dir=FOLDER"),
+        "levels": Choice("levels", 4, "a rule", "--set network_def#levels=N"),
+        "crop": Choice("crop", [16, 16], "a rule", "--crop"),
+    }
+    made = with_given(choices, ["learning_rate=0.02", "unlabeled_augment#gain=0.3", "cache_dir=here"])
+    assert made["rate"] == Choice("rate", 0.02, "as --set says", "--set learning_rate=...", True)
+    assert made["strength"].value == {"gain": 0.3, "noise": 0.1} and made["strength"].given
+    assert made["cache"].value is True and made["cache"].given
+    assert (made["levels"], made["crop"]) == (choices["levels"], choices["crop"])
 
 
 @pytest.mark.parametrize(
