@@ -130,21 +130,27 @@ def test_a_second_signal_ends_them_at_once(plan, folder):
 
 def test_a_training_does_not_outlive_the_job_process_that_was_killed(plan, folder):
     grandchild = "import time, sys; open(sys.argv[1], 'w').write(str(__import__('os').getpid())); time.sleep(600)"
+    # a file for each job's process: the next job must not empty the one that is looked at
     code = (
-        f"import subprocess\nsubprocess.Popen([sys.executable, '-S', '-c', {grandchild!r}, folder + '/pid'])\n"
-        "while not os.path.exists(folder + '/pid') or not open(folder + '/pid').read(): time.sleep(0.01)\n"
+        "import subprocess\nfile = folder + f'/pid-{os.getpid()}'\n"
+        f"subprocess.Popen([sys.executable, '-S', '-c', {grandchild!r}, file])\n"
+        "while not os.path.exists(file) or not open(file).read(): time.sleep(0.01)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     run_all(plan, folder, jobs=1, say=quiet, command=child(code))
-    pid = int((folder / "pid").read_text())
+    trainings = [int(file.read_text()) for file in folder.glob("pid-*")]
+    assert trainings
     end = time.monotonic() + 60  # on a busy machine it takes a while to die
-    while time.monotonic() < end:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-                time.sleep(0.01)
-                continue
-        return
-    pytest.fail("the training still runs")
+    while any(map(lives, trainings)):
+        assert time.monotonic() < end, "a training still runs"
+        time.sleep(0.01)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    return False
 
 
 # ---- threads, GPUs, progress ---------------------------------------------------------------------------------------

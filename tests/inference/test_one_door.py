@@ -68,7 +68,9 @@ def test_every_configuration_reads_with_our_reader():
     configs = [*PACKAGE.glob("recipes/**/*.json"), *PACKAGE.parent.glob("bundles/*/configs/*.json")]
     found = [node for config in configs for node in targets(json.loads(config.read_text()), "LoadImage")]
     assert found
-    assert {node.get("reader") for node in found} == {"semi_med.inference.reader.ScanReader"}
+    readers = [node["reader"] for node in found]
+    names = {reader if isinstance(reader, str) else reader["_target_"] for reader in readers}
+    assert names == {"semi_med.inference.reader.ScanReader", "semi_med.inference.reader.LabelReader"}
 
 
 def targets(tree, name):
