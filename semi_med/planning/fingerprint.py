@@ -168,8 +168,8 @@ def take_fingerprint(
         raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
-    background, classes = find_structures(findings.verdicts, class_names)
     pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
+    background, classes = find_structures(findings.verdicts, class_names, pictures=pictures)
     with_label = {subjects[case.case] for case in pairs.cases if case.label}
     colour = pictures and channels == 3 and len(pairs.channels) == 1
     notes = [note for note in findings.notes if not any(f"{word}:" in note for word in _USUAL)]

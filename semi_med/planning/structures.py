@@ -13,6 +13,7 @@ from semi_med.errors import InputError
 
 MOST_CLASSES = 64  # beyond it a label is taken for an image
 _LARGEST_VALUE = 65535  # that a written mask can hold
+_LARGEST_OF_PICTURES = 255
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Structure:
     largest: float | None = None
 
 
-def find_structures(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tuple[int, tuple[Structure, ...]]:
+def find_structures(
+    verdicts: Sequence[CaseVerdict], names: Sequence[str], *, pictures: bool = False
+) -> tuple[int, tuple[Structure, ...]]:
     """The background's value and the structures.
 
     0 is the background; where no label has a 0, the smallest value is.
@@ -44,6 +47,7 @@ def find_structures(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tu
     Args:
         verdicts: of the cases, with what `look_at` kept.
         names: of the structures in the order of their values; none for `class <value>`.
+        pictures: masks will be PNG files with a palette, which holds fewer numbers.
 
     Raises:
         InputError: code LABEL_VALUES or CLASSES.
@@ -69,9 +73,10 @@ def find_structures(verdicts: Sequence[CaseVerdict], names: Sequence[str]) -> tu
             fix="A label has the background and at least one structure.",
             code="LABEL_VALUES",
         )
-    if values[-1] > _LARGEST_VALUE:
+    largest = _LARGEST_OF_PICTURES if pictures else _LARGEST_VALUE
+    if values[-1] > largest:
         raise InputError(
-            f"a mask can have numbers up to {_LARGEST_VALUE}, the labels go up to {values[-1]}",
+            f"a mask can have numbers up to {largest}, the labels go up to {values[-1]}",
             where="labels",
             fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {values[-1]}=1`.",
             code="LABEL_VALUES",

@@ -216,6 +216,15 @@ def test_a_number_that_no_mask_can_hold_is_refused(tmp_path):
         fingerprint_of(tmp_path / "images", tmp_path / "labels")
 
 
+def test_a_number_that_no_mask_of_a_picture_can_hold_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.array([[0, 300]] * 200, dtype=np.uint16).reshape(20, 20)).save(tmp_path / "labels" / "a.png")
+    with pytest.raises(InputError, match="up to 255, the labels go up to 300"):
+        fingerprint_of(tmp_path / "images", tmp_path / "labels")
+
+
 def test_labels_of_background_only_are_refused(tmp_path):
     write_folder(tmp_path, labeled=0)
     write_scan(tmp_path / "labels/p0.nii.gz", np.zeros((24, 22, 20), np.uint8))
