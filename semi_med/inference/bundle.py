@@ -329,7 +329,8 @@ def _load_state(module: nn.Module, state: Mapping[str, torch.Tensor], *, key: st
         raise InputError(
             f"the weights under {key!r} do not fit the network: {'; '.join(problems[:5])}{more}",
             where=weights,
-            fix="Use weights trained with this bundle.",
+            fix="Use weights trained with this bundle. If its network was changed on the command line, make the same "
+            "change to network_def in configs/inference.json; a training with an --output_dir writes it there itself.",
             code="WEIGHTS",
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
