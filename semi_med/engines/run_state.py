@@ -61,6 +61,8 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         settings |= _plain(f"{name}_view", {k: v for k, v in vars(view).items() if k != "crop_size"})
         if getattr(view, "augment", None) is not None:
             settings |= _plain(f"{name}_augment", vars(view.augment))
+        if getattr(view, "strong", None) is not None:
+            settings |= {f"{name}_strong": type(view.strong).__name__, **_plain(f"{name}_strong", vars(view.strong))}
     return settings
 
 
