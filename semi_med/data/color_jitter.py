@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semi_med.data.augment import _blurred as gaussian_blur
+from semi_med.ops import gaussian_blur
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, of red, green and blue
 
@@ -141,7 +141,7 @@ def _saturation(unit: Tensor, factor: float) -> Tensor:
 
 def _grey(unit: Tensor) -> Tensor:
     """`(1, *spatial)` of red, green and blue."""
-    return sum(share * channel for share, channel in zip(_GREY, unit, strict=True))[None]  # type: ignore[index]
+    return sum(share * channel for share, channel in zip(_GREY, unit, strict=True))[None]
 
 
 def _hue(unit: Tensor, shift: float) -> Tensor:

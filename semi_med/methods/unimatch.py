@@ -102,5 +102,6 @@ class UniMatch(Method):
         dropped = [drop_channels(part[count:], self.feature_dropout) for part in features]
         decoded = steps.decode([torch.cat(pair) for pair in zip(features, dropped, strict=True)])
         ends = [count, count + len(weak)]
-        logits = steps.classify(decoded, size).tensor_split(ends)
-        return decoded.tensor_split(ends)[:2], (logits[0], logits[1], logits[2])
+        first, second, _ = decoded.tensor_split(ends)
+        logits, found, changed = steps.classify(decoded, size).tensor_split(ends)
+        return (first, second), (logits, found, changed)

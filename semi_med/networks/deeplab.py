@@ -70,10 +70,8 @@ class DeepLabV3Plus(nn.Module):
             )
         self.backbone, self.spatial_dims, self.decoded_channels = backbone, spatial_dims, decoder_channels
         self.encoder = _encoder(backbone, in_channels, spatial_dims)
-        low, high = (
-            int(stage[-1].bn2.num_features if backbone in ("resnet18", "resnet34") else stage[-1].bn3.num_features)
-            for stage in (self.encoder.layer1, self.encoder.layer4)
-        )
+        expansion = 4 if resnet_params[backbone][0] == "bottleneck" else 1
+        low, high = (get_inplanes()[stage] * expansion for stage in (0, 3))
         self.pyramid = _Pyramid(high, decoder_channels, spatial_dims=spatial_dims, dilations=dilations, dropout=dropout)
         self.reduce = _conv(low, _LOW_CHANNELS, spatial_dims=spatial_dims)
         self.fuse = nn.Sequential(

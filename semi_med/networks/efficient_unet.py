@@ -72,7 +72,7 @@ class EfficientUNet(FlexibleUNet):
             upsample=_UPSAMPLING[upsampling],
         )
         self.backbone, self.spatial_dims = backbone, spatial_dims
-        self.decoded_channels = int(self.segmentation_head[0].in_channels)
+        self.decoded_channels = next(self.segmentation_head.parameters()).shape[1]
         if encoder_weights is not None:
             self.load_encoder(encoder_weights)
 
