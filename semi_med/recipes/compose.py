@@ -92,10 +92,10 @@ def find_task(task: TaskLike) -> Task:
 def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, then the
-    method's, the task's (with its unlabelled side), and what the method has for this task alone, each as `<name>.json`
-    with `shared.json` for what training and inference must agree on. Weights, checkpoints and logs that lie in `target`
-    are left alone.
+    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, the
+    strong view of UniMatch if the method wants it, then the method's, the task's (with its unlabelled side), and what
+    the method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
+    agree on. Weights, checkpoints and logs that lie in `target` are left alone.
 
     Args:
         method: a name of `methods()`.
@@ -160,6 +160,8 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
             config = merge(config, _part(room, "shared"))
     for room in rooms:
         config = merge(config, _part(room, name))
+    if task.flat and "unlabeled_strong" in config:
+        _know_colors(config, task)
     if values := task.about.get("label_values"):
         _map_values(config, values)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
@@ -170,7 +172,15 @@ def _rooms(method: str, task: Task) -> list[Path]:
     learns = bool(about_method(method).get("unlabeled"))
     common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
     slices = [HERE / "common" / "slices"] if task.flat else []
-    return [*common, *slices, HERE / "methods" / method, *own, task.own(method)]
+    strong = [HERE / "common" / "strong"] if about_method(method).get("strong") else []
+    return [*common, *slices, *strong, HERE / "methods" / method, *own, task.own(method)]
+
+
+def _know_colors(config: dict[str, Any], task: Task) -> None:
+    """Let the strong view know whether channels are colours, and the scale of the pictures where it is fixed."""
+    colors = list(task.about["channels"].values()) == ["red", "green", "blue"]
+    scale = {"mean": "@intensity_mean", "sd": "@intensity_sd"}
+    config["unlabeled_strong"] = {**config["unlabeled_strong"], "colors": colors, **scale}
 
 
 def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
