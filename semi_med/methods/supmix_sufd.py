@@ -1,4 +1,4 @@
-"""SupMix and SUFD on UniMatch: expert pixels pasted where labels are missing, features told apart by a discriminator."""
+"""SupMix and SUFD on UniMatch: expert pixels pasted where labels are missing, and a discriminator of features."""
 
 from __future__ import annotations
 

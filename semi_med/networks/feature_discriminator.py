@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class FeatureDiscriminator(nn.Module):
     """Whether the maps of a decoder come from labelled images: strided convolutions, then a logit at each place.
 
-    Mano et al., VISAPP 2025, arXiv:2604.07122, give neither layers nor sizes; these are the usual ones: 4x4 convolutions
-    with stride 2, LeakyReLU with a slope of 0.2, no normalisation (Radford et al., ICLR 2016, without batch norm, which
-    would mix what is to be told apart).
+    Mano et al., VISAPP 2025, arXiv:2604.07122, give neither layers nor sizes; these are the usual ones: 4x4
+    convolutions with stride 2, LeakyReLU with a slope of 0.2, no normalisation (Radford et al., ICLR 2016, without
+    batch norm, which would mix what is to be told apart).
 
     Args:
         in_channels: of the maps, `decoded_channels` of the network.

@@ -21,7 +21,7 @@ from semi_med.ops.mixing import (
     paste,
     repeated,
 )
-from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
+from semi_med.ops.pseudo_labels import class_agreement, entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 from semi_med.ops.warps import seen, warp
@@ -34,6 +34,7 @@ __all__ = [
     "Mixing",
     "affine",
     "bare",
+    "class_agreement",
     "com",
     "crop_at",
     "draw_boxes",

@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
-    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
+    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
+    *("network", "peer", "discriminator"),
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
@@ -61,7 +62,7 @@ def methods() -> list[str]:
 
 
 def about_method(method: str) -> dict[str, Any]:
-    """What a method's recipe says: `name`, `networks`, `unlabeled`, and `before` if it starts from an earlier run."""
+    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if an earlier run comes first."""
     return _part(HERE / "methods" / method, "about")
 
 
@@ -92,10 +93,11 @@ def find_task(task: TaskLike) -> Task:
 def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, the
-    strong view of UniMatch if the method wants it, then the method's, the task's (with its unlabelled side), and what
-    the method has for this task alone, each as `<name>.json` with `shared.json` for what training and inference must
-    agree on. Weights, checkpoints and logs that lie in `target` are left alone.
+    Later parts win: common, the unlabelled side if the method has one, the second optimizer if it has discriminators,
+    slices if the task has two dimensions, the strong view of UniMatch if the method wants it, then the method's, the
+    task's (with its unlabelled side), what the method has over any task (`over`), and what it has for this task alone,
+    each as `<name>.json` with `shared.json` for what training and inference must agree on. Weights, checkpoints and
+    logs that lie in `target` are left alone.
 
     Args:
         method: a name of `methods()`.
@@ -169,11 +171,13 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
 
 def _rooms(method: str, task: Task) -> list[Path]:
     """Where parts are looked for; later ones win."""
-    learns = bool(about_method(method).get("unlabeled"))
+    about, here = about_method(method), HERE / "methods" / method
+    learns = bool(about.get("unlabeled"))
     common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
     slices = [HERE / "common" / "slices"] if task.flat else []
-    strong = [HERE / "common" / "strong"] if about_method(method).get("strong") else []
-    return [*common, *slices, *strong, HERE / "methods" / method, *own, task.own(method)]
+    strong = [HERE / "common" / "strong"] if about.get("strong") else []
+    rivals = [HERE / "common" / "adversarial"] if about.get("discriminators") else []
+    return [*common, *rivals, *slices, *strong, here, *own, here / "over", task.own(method)]
 
 
 def _know_colors(config: dict[str, Any], task: Task) -> None:

@@ -22,8 +22,10 @@ from semi_med.methods import (
     MeanTeacher,
     Method,
     Supervised,
+    SupMixSUFD,
     UniMatch,
 )
+from semi_med.networks import FeatureDiscriminator
 from semi_med.ops import IGNORED
 
 
@@ -91,6 +93,13 @@ def supmix(dimensions: int, **settings: Any) -> Method:
     return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, **settings})
 
 
+def supmix_sufd(dimensions: int, **settings: Any) -> Method:
+    network = tiny_network(dimensions, 1)
+    torch.manual_seed(4)
+    discriminator = FeatureDiscriminator(network.decoded_channels, spatial_dims=dimensions, widths=(4, 8))
+    return SupMixSUFD(network=network, discriminator=discriminator, **{"threshold": 0.0, **settings})
+
+
 UNIMATCH = {
     "learns": {"strong_1": "network", "strong_2": "network", "feature": "network"},
     "sees": {"strong_2": "strong_2", "feature": "weak"},
@@ -107,6 +116,11 @@ ROWS = {
     "unimatch": Row(unimatch, nothing_confident={"threshold": 1.01}, **UNIMATCH),
     "unimatch_classmix": Row(lambda n, **s: unimatch(n, mixing="classmix", **s), **UNIMATCH),
     "unimatch_supmix": Row(supmix, **UNIMATCH),
+    "supmix_sufd": Row(
+        supmix_sufd,
+        {**UNIMATCH["learns"], "adversarial": "network"},
+        sees={**UNIMATCH["sees"], "adversarial": "weak"},
+    ),
     "cotraining": Row(
         cotraining,
         {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},
