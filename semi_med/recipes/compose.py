@@ -18,6 +18,7 @@ CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
+    "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
