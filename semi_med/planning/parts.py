@@ -72,6 +72,8 @@ def _about(name: str, found: Fingerprint, value: Mapping[str, Any], words: Mappi
     }
     if found.label_values != list(range(len(labels))):
         about["label_values"] = found.label_values
+    if found.ignored is not None:
+        about["ignored"] = found.ignored
     return about
 
 
