@@ -394,6 +394,9 @@ def init(
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="NAME", help="Of each structure, in order of its number.")
     ] = None,
+    ignored: Annotated[
+        int | None, typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known, for example 255.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(metavar="CT|MR|other", help="What intensities are.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=2, max=3, help="2: slice by slice; 3: whole volumes.")] = None,
     spacing: Annotated[str | None, typer.Option(metavar="MM,MM,MM|none", help="Resample to this.")] = None,
@@ -432,6 +435,7 @@ def init(
         subject_pattern=subject_pattern,
         class_names=classes or (),
         modality=modality,
+        ignored=ignored,
         device=device,
         memory_gb=memory_gb,
         settings=settings or (),
@@ -587,6 +591,10 @@ def evaluate(
     ] = False,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    ignored: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known; by default the list's."),
+    ] = None,
     regions: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="NAME=CLASS+CLASS", help="Classes measured as one, epi=1+2; repeatable."),
@@ -606,7 +614,7 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
+    cases, classes, listed = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
     result = evaluate_all(
         predictions,
         labels,
@@ -614,7 +622,7 @@ def evaluate(
         classes=classes,
         cases=cases,
         allow_missing=allow_missing,
-        ignored=ignored,
+        ignored=listed if ignored is None else ignored,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,

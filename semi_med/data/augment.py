@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from semi_med.ops import affine, gaussian_blur, warp
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Drawn:
 
     `flips`: axes to flip. `turns`: (plane, quarter turns). `matrix`: (B, n, n), output to input coordinates about the
     centre, in voxels. `gain`, `offset`, `log_gamma`, `noise`, `blur`, `elastic`, `sharpness`, `contrast`: numbers for
-    each image. `seed`: of the noise and of the elastic displacement.
+    each image. `seed`: of the noise and of the elastic displacement. `translate`: (B, n), share of each axis.
     """
 
     flips: list[list[int]]
@@ -32,11 +33,12 @@ class Drawn:
     elastic: Tensor
     sharpness: Tensor
     contrast: Tensor
+    translate: Tensor | None = None
 
 
 @dataclass(kw_only=True)
 class Augment:
-    """Geometry (flips, quarter turns, rotation, scale, elastic) and intensity (sharpness, contrast, blur, gamma, ...).
+    """Geometry (flips, quarter turns, rotation, scale, shift, elastic) and intensity (sharpness, contrast, gamma, ...).
 
     All images of a batch get draws of their own. Geometry is done to every map of the batch alike, about its centre;
     labels are sampled by nearest neighbour. Intensity is in units of the normalised image's standard deviation.
@@ -47,6 +49,7 @@ class Augment:
         rotate: largest rotation in degrees about every axis (about the one axis in 2D); 0 switches it off.
         scale: smallest and largest magnification.
         affine_chance: chance that an image is rotated and scaled.
+        translate: largest shift along every axis, as a share of its length; by whole voxels.
         elastic: largest amplitude of an elastic displacement in voxels, before smoothing: uniform noise in [-1, 1] is
             smoothed and multiplied by it (Simard et al., ICDAR 2003); done after rotation and scale.
         elastic_smoothing: standard deviation of the smoothing, in voxels.
@@ -57,6 +60,8 @@ class Augment:
         noise: largest standard deviation of added Gaussian noise.
         blur: largest standard deviation of a Gaussian blur, in voxels.
         chance: chance of each intensity change.
+        label_fill: label of what rotation, scale, shift and elastic bring in from outside: the background, or `IGNORED`
+            where nobody may say what is there.
     """
 
     flip_axes: Sequence[int] = ()
@@ -64,6 +69,7 @@ class Augment:
     rotate: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     affine_chance: float = 1.0
+    translate: float = 0.0
     elastic: float = 0.0
     elastic_smoothing: float = 6.0
     sharpness: float = 0.0
@@ -74,6 +80,7 @@ class Augment:
     noise: float = 0.0
     blur: float = 0.0
     chance: float = 0.5
+    label_fill: int = 0
     geometry_keys: Sequence[str] = field(default=("context", "label_context", "monitor_label_context"))
 
     def draw(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Drawn:
@@ -114,6 +121,7 @@ class Augment:
             else none,
             sharpness=sometimes(self.sharpness, False) if self.sharpness else none,
             contrast=1 + sometimes(self.contrast, True) if self.contrast else 1 + none,
+            translate=(uniform(batch_size, dimensions) * 2 - 1) * self.translate if self.translate else None,
         )
 
     def _draw_matrix(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Tensor | None:
@@ -164,17 +172,33 @@ class Augment:
             changed.append(image)
         out = torch.stack(changed)
         displacement = self._displacement(out, drawn) if bool((drawn.elastic > 0).any()) else None
-        if drawn.matrix is None and displacement is None:
+        if drawn.matrix is None and drawn.translate is None and displacement is None:
             return out
-        matrix = torch.eye(out.dim() - 2).expand(len(out), -1, -1) if drawn.matrix is None else drawn.matrix
-        return warp(out, matrix, nearest=nearest, displacement=displacement)
+        matrix = _resampling(drawn, out.shape[2:])
+        return warp(out, matrix, nearest=nearest, displacement=displacement, fill=self.label_fill if nearest else 0)
+
+    def matrix(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
+        """All of the geometry as one matrix of `semi_med.ops.affine`, `(B, n + 1, n + 1)`, so that it can be undone.
+
+        Args:
+            drawn: of maps of size `shape`.
+            shape: in voxels; it must be kept, so quarter turns want equal axes.
+
+        Raises:
+            ValueError: there is an elastic displacement, which is no matrix.
+        """
+        if bool((drawn.elastic > 0).any()):
+            raise ValueError("an elastic displacement cannot be undone by a matrix; set elastic to 0")
+        axes = torch.tensor([[axis in flips for axis in range(len(shape))] for flips in drawn.flips])
+        turns = [affine.quarter_turn(torch.tensor([quarters]), plane, shape) for plane, quarters in drawn.turns]
+        return affine.compose(affine.flip(axes, shape), torch.cat(turns), _resampling(drawn, shape))
 
     def _displacement(self, maps: Tensor, drawn: Drawn) -> Tensor:
         """Of each voxel, `(B, n, *spatial)`; the same for every map of a batch."""
         generator = torch.Generator(maps.device).manual_seed(drawn.seed)
         shape = (len(maps), maps.dim() - 2, *maps.shape[2:])
         noise = torch.rand(shape, generator=generator, device=maps.device) * 2 - 1
-        smooth = _blurred(noise, torch.full((len(maps),), self.elastic_smoothing), padding="constant")
+        smooth = gaussian_blur(noise, torch.full((len(maps),), self.elastic_smoothing), padding="constant")
         return smooth * drawn.elastic.to(maps.device).view(-1, *[1] * (maps.dim() - 1))
 
     def intensity(self, image: Tensor, drawn: Drawn) -> Tensor:
@@ -185,12 +209,12 @@ class Augment:
             return values.to(image.device, image.dtype).view(shape)
 
         if bool((drawn.sharpness > 0).any()):
-            image = image + numbers(drawn.sharpness) * (image - _blurred(image, torch.ones(len(image))))
+            image = image + numbers(drawn.sharpness) * (image - gaussian_blur(image, torch.ones(len(image))))
         if bool((drawn.contrast != 1).any()):
             mean = image.mean(tuple(range(2, image.dim())), keepdim=True)
             image = mean + numbers(drawn.contrast) * (image - mean)
         if bool((drawn.blur > 0).any()):
-            image = _blurred(image, drawn.blur)
+            image = gaussian_blur(image, drawn.blur)
         if bool((drawn.log_gamma != 0).any()):
             axes = tuple(range(1, image.dim()))
             low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
@@ -203,6 +227,15 @@ class Augment:
                 image.shape, generator=generator, device=image.device, dtype=image.dtype
             )
         return image
+
+
+def _resampling(drawn: Drawn, shape: Sequence[int]) -> Tensor:
+    """Rotation and scale about the centre, then the shift."""
+    size = len(drawn.flips)
+    matrix = affine.identity(size, len(shape)) if drawn.matrix is None else affine.about_centre(drawn.matrix, shape)
+    if drawn.translate is None:
+        return matrix
+    return affine.compose(matrix, affine.translation((drawn.translate * torch.tensor(list(shape))).round()))
 
 
 def _turned_margin(margin: Tensor, drawn: Drawn) -> Tensor:
@@ -218,55 +251,6 @@ def _turned_margin(margin: Tensor, drawn: Drawn) -> Tensor:
             row[a], row[b] = row[b].flip(0).clone(), row[a].clone()
         rows.append(row)
     return torch.stack(rows)
-
-
-def warp(maps: Tensor, matrix: Tensor, *, nearest: bool, displacement: Tensor | None = None) -> Tensor:
-    """Resample about the centre: output voxel x takes the input at matrix @ (x + d(x)), zero outside.
-
-    Args:
-        maps: `(B, C, *spatial)`, any type.
-        matrix: `(B, n, n)`, in voxels relative to the centre of the array, axes in array order.
-        nearest: nearest neighbour (labels) instead of linear.
-        displacement: d, `(B, n, *spatial)`, in voxels, axes in array order; None for 0.
-
-    Returns:
-        The same shape; the same type if nearest, else float32.
-    """
-    size = torch.tensor(maps.shape[2:], dtype=torch.float32)
-    # grid_sample wants normalised coordinates and the last axis first.
-    normalised = matrix * size.view(1, 1, -1) / size.view(1, -1, 1)
-    theta = torch.zeros(len(maps), len(size), len(size) + 1)
-    theta[:, :, :-1] = normalised.flip(1).flip(2)
-    source = maps.float()
-    theta = theta.to(source.device)
-    grid = functional.affine_grid(theta, list(source.shape), align_corners=False)
-    if displacement is not None:
-        step = 2 * displacement.movedim(1, -1) / size.to(source.device)
-        grid = grid + torch.einsum("bij,b...j->b...i", theta[:, :, :-1], step.flip(-1))
-    mode = "nearest" if nearest else "bilinear"
-    out = functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)
-    return out.to(maps.dtype) if nearest else out
-
-
-def _blurred(image: Tensor, sigma: Tensor, *, padding: str = "replicate") -> Tensor:
-    """Separable Gaussian blur of each image by its own sigma in voxels; beyond the edge as `functional.pad` has it."""
-    dimensions = image.dim() - 2
-    radius = max(1, int(3 * float(sigma.max()) + 0.5))
-    place = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (place / sigma.clamp(min=1e-3).view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(image.device)
-    batch, channels = image.shape[:2]
-    kernel = kernel.repeat_interleave(channels, dim=0)
-    folded = image.reshape(1, batch * channels, *image.shape[2:])
-    convolve = functional.conv2d if dimensions == 2 else functional.conv3d
-    for axis in range(dimensions):
-        shape = [batch * channels, 1] + [1] * dimensions
-        shape[2 + axis] = 2 * radius + 1
-        pad = [0] * (2 * dimensions)
-        pad[2 * (dimensions - 1 - axis)] = pad[2 * (dimensions - 1 - axis) + 1] = radius
-        padded = functional.pad(folded, pad, mode=padding)
-        folded = convolve(padded, kernel.view(shape), groups=batch * channels)
-    return folded.reshape(image.shape)
 
 
 class View:

@@ -32,6 +32,7 @@ class CropBatches:
         stream: name of this stream of batches, so that labelled and unlabelled draws are independent and the
             labelled ones are the same whatever else is trained.
         rank, world_size: of this process, when several train together; each takes its own part of every batch.
+        label_fill: label of what lies outside the scan: the background, or `IGNORED` where nobody knows.
 
     A batch has `context` `(B, C, *(crop + 2 margin))` (zeros outside the scan), `margin` int64 `(B, n, 2)`: voxels of
     the scan on each side of the crop, at most the margin asked for; `label_context` `(B, 1, ...)` uint8 where cases
@@ -52,6 +53,7 @@ class CropBatches:
         stream: str = "labeled",
         rank: int = 0,
         world_size: int = 1,
+        label_fill: int = 0,
     ) -> None:
         if len(cases) == 0:
             raise InputError(f"the {stream} section has no case to draw crops from", fix="Add cases to the data list")
@@ -66,7 +68,7 @@ class CropBatches:
         if min(self.crop_size) < 1 or min(self.margin) < 0:
             raise InputError(f"crop size {self.crop_size} must be at least 1 and margin {self.margin} at least 0")
         self._check_same_keys()
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.label_fill = rank, world_size, label_fill
         self._stream_key = [int(b) for b in stream.encode()]
 
     def _check_same_keys(self) -> None:
@@ -120,12 +122,12 @@ class CropBatches:
         crop: dict[str, Any] = {"case": self.cases.name(index), "margin": np.array(free, dtype=np.int64)}
         for key, array in arrays.items():
             name = "context" if key == "image" else f"{key}_context"
-            crop[name] = self._cut(array, start)
+            crop[name] = self._cut(array, start, fill=0 if key == "image" else self.label_fill)
         return crop
 
-    def _cut(self, array: np.ndarray, start: Sequence[int]) -> np.ndarray:
+    def _cut(self, array: np.ndarray, start: Sequence[int], *, fill: int) -> np.ndarray:
         shape = tuple(c + 2 * m for c, m in zip(self.crop_size, self.margin, strict=True))
-        out = np.zeros((array.shape[0], *shape), dtype=array.dtype)
+        out = np.full((array.shape[0], *shape), fill, dtype=array.dtype)
         source, target = [slice(None)], [slice(None)]
         for first, m, extent, size in zip(start, self.margin, shape, array.shape[1:], strict=True):
             begin = first - m

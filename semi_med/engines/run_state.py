@@ -59,8 +59,9 @@ def run_settings(trainer: Any) -> dict[str, Any]:
             settings |= _of_batches(name, batches)
         view = getattr(trainer, f"{name}_view")
         settings |= _plain(f"{name}_view", {k: v for k, v in vars(view).items() if k != "crop_size"})
-        if getattr(view, "augment", None) is not None:
-            settings |= _plain(f"{name}_augment", vars(view.augment))
+        for part in ("augment", "weak", "strong", "strong_placing"):
+            if getattr(view, part, None) is not None:
+                settings |= _plain(f"{name}_{part}", vars(getattr(view, part)))
     return settings
 
 
@@ -73,7 +74,10 @@ def _arguments(scheduler: Any) -> dict[str, Any]:
 def _of_batches(name: str, batches: CropBatches) -> dict[str, Any]:
     keys = ("crop_size", "batch_size", "margin", "seed", "world_size")
     cases = [case_of(item) for item in batches.cases.data]
-    return {**_plain(f"{name}_batches", {key: getattr(batches, key) for key in keys}), f"{name} cases": cases}
+    settings = {key: getattr(batches, key) for key in keys}
+    if batches.label_fill:
+        settings["label_fill"] = batches.label_fill
+    return {**_plain(f"{name}_batches", settings), f"{name} cases": cases}
 
 
 def _plain(room: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +86,8 @@ def _plain(room: str, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key.startswith("_"):
             continue
+        if isinstance(value, Mapping) and all(isinstance(part, list | tuple) for part in value.values()):
+            value = [[name, *part] for name, part in value.items()]
         if isinstance(value, list | tuple):
             found[f"{room}#{key}"] = [list(v) if isinstance(v, list | tuple) else v for v in value]
         elif value is None or isinstance(value, bool | int | float | str):

@@ -12,12 +12,14 @@ from typing import Any, TypeAlias
 
 from semi_med import __version__
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 
 HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
+    "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
@@ -160,8 +162,9 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
             config = merge(config, _part(room, "shared"))
     for room in rooms:
         config = merge(config, _part(room, name))
-    if values := task.about.get("label_values"):
-        _map_values(config, values)
+    values, ignored = task.about.get("label_values"), task.about.get("ignored", IGNORED)
+    if values or ignored != IGNORED:
+        _map_values(config, values or list(range(len(task.about["labels"]))), ignored)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
 
 
@@ -173,16 +176,20 @@ def _rooms(method: str, task: Task) -> list[Path]:
     return [*common, *slices, HERE / "methods" / method, *own, task.own(method)]
 
 
-def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
-    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ..."""
+def _map_values(config: dict[str, Any], values: Sequence[int], ignored: int) -> None:
+    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ...
+
+    What they have where nothing is known becomes `IGNORED`, which stays as it is.
+    """
     indices = list(range(len(values)))
+    read = (list(values), indices) if ignored == IGNORED else ([*values, ignored], [*indices, IGNORED])
     for section, there in (("preprocessing", config.get("train", {})), ("postprocessing", config)):
         if section not in there:
             continue
         transforms = list(there[section]["transforms"])
         kinds = [transform["_target_"] for transform in transforms]
         if section == "preprocessing":
-            numbers = {"orig_labels": list(values), "target_labels": indices}
+            numbers = {"orig_labels": read[0], "target_labels": read[1]}
             own = {"_target_": "MapLabelValued", "keys": ["label", "monitor_label"], **numbers}
             place = max(i for i, kind in enumerate(kinds) if kind == "LoadImaged") + 1
             transforms.insert(place, {**own, "allow_missing_keys": True})

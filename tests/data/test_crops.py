@@ -348,3 +348,12 @@ def test_a_run_that_goes_on_begins_where_the_earlier_one_ended():
 def test_a_stream_begins_at_an_iteration_from_0():
     with pytest.raises(InputError, match="first iteration must be at least 0, not -1"):
         PairedBatches(crops(*SHAPES), first=-1)
+
+
+def test_labels_outside_the_scan_are_what_was_asked_for():
+    small = (3, 8, 4)
+    plain, filled = crops(small).batch(0), crops(small, label_fill=255).batch(0)
+    outside = plain["label_context"] == 0
+    assert 0 < outside.float().mean() < 1
+    assert torch.equal(filled["label_context"], plain["label_context"].masked_fill(outside, 255))
+    assert torch.equal(filled["context"], plain["context"])

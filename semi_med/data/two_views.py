@@ -1,0 +1,134 @@
+"""Two views of one image that differ in where things are, and the matrices that lead from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semi_med.data.augment import Augment
+from semi_med.data.policies import CTAugment, Policy
+from semi_med.ignored import IGNORED
+from semi_med.ops import affine, warp
+
+
+class TwoViews:
+    """From a raw batch of crops with margins to a weak and a strong view, each with geometry of its own.
+
+    Both are resampled once, out of the context; where a view looks beyond the scan its image is 0 (the mean intensity).
+
+    Gives `weak` and `image` (the strong view) `(B, C, *crop)`; `weak_matrix` and `strong_matrix`, float64
+    `(B, n + 1, n + 1)` on the CPU, from the voxels of each view to those of `context` (see `semi_med.ops.affine`);
+    `seen` and `strong_seen`, bool `(B, 1, *crop)`: voxels of each view that the scan has; `label` and `monitor_label`,
+    where there are such, in the frame of the weak view. `context` and `margin` are as they came.
+
+    With `probe`, and a strong policy that learns, also `probe`, `probe_label` and `probe_used`: a view whose bins are
+    drawn uniformly, its label, and the bins. `learn` takes the agreement that was found on it.
+
+    Args:
+        crop_size: voxels of the crop.
+        weak: geometry of the weak view (its intensity settings too, where it has some).
+        strong: operations of the strong view; None makes `image` the weak view.
+        strong_placing: geometry of the strong view before the operations, such as flips and a shift; None for none.
+        probe: for labelled batches, let the policy probe.
+        label_fill: label of what the weak view invents: `IGNORED`, as nobody knows it, or a class.
+
+    Raises:
+        ValueError: a geometry cannot be undone by a matrix.
+    """
+
+    def __init__(
+        self,
+        crop_size: Sequence[int],
+        weak: Augment | None = None,
+        strong: Policy | None = None,
+        *,
+        strong_placing: Augment | None = None,
+        probe: bool = False,
+        label_fill: int = IGNORED,
+    ) -> None:
+        self.crop_size, self.label_fill, self.probe = tuple(crop_size), label_fill, probe
+        self.weak, self.strong, self.strong_placing = weak or Augment(), strong, strong_placing or Augment()
+        for name, augment in (("weak", self.weak), ("strong_placing", self.strong_placing)):
+            if augment.elastic > 0:
+                raise ValueError(f"{name} has an elastic displacement, which cannot be undone by a matrix; set it to 0")
+
+    def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """The views of a batch; `generator` (CPU) decides all draws."""
+        batch = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+        if not batch:
+            return batch
+        context = batch["context"]
+        drawn = self.weak.draw(len(context), context.dim() - 2, generator)
+        weak_matrix = self._cut(self.weak.matrix(drawn, context.shape[2:]), context)
+        weak = self.weak.intensity(self._take(context, weak_matrix), drawn)
+        view = {"context": context, "margin": batch["margin"], "weak": weak, "weak_matrix": weak_matrix}
+        view["seen"] = self._seen(batch, weak_matrix)
+        for key in ("label", "monitor_label"):
+            if f"{key}_context" in batch:
+                view[key] = self._take(batch[f"{key}_context"], weak_matrix, nearest=True)
+        if self.strong is None:
+            return {**view, "image": weak, "strong_matrix": weak_matrix, "strong_seen": view["seen"]}
+        view["image"], view["strong_matrix"] = self._strongly(context, self.strong, generator)
+        view["strong_seen"] = self._seen(batch, view["strong_matrix"])
+        return view | (self._probe(batch, generator) if self.probe else {})
+
+    def _strongly(self, context: Tensor, policy: Policy, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The strong view and its matrix."""
+        placed = self.strong_placing.draw(len(context), context.dim() - 2, generator)
+        steps = policy.draw(len(context), context.dim() - 2, generator)
+        first = self._cut(self.strong_placing.matrix(placed, context.shape[2:]), context)
+        matrix = affine.compose(first, policy.matrix(steps, self.crop_size))
+        return policy.photometric(self._take(context, matrix), steps), matrix
+
+    def _probe(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        if not isinstance(self.strong, CTAugment):
+            return {}
+        context = batch["context"]
+        steps = self.strong.draw_probe(len(context), context.dim() - 2, generator)
+        whole = affine.identity(len(context), context.dim() - 2)
+        matrix = affine.compose(self._cut(whole, context), self.strong.matrix(steps, self.crop_size))
+        return {
+            "probe": self.strong.photometric(self._take(context, matrix), steps),
+            "probe_label": warp(
+                batch["label_context"], matrix, nearest=True, fill=IGNORED, output_shape=self.crop_size
+            ),
+            "probe_used": self.strong.used(steps),
+        }
+
+    def _cut(self, matrix: Tensor, context: Tensor) -> Tensor:
+        """That of the middle of what the matrix gives."""
+        start = [(size - crop) // 2 for size, crop in zip(context.shape[2:], self.crop_size, strict=True)]
+        return affine.compose(matrix, affine.crop(torch.tensor([start]).expand(len(context), -1)))
+
+    def _take(self, maps: Tensor, matrix: Tensor, *, nearest: bool = False) -> Tensor:
+        fill = self.label_fill if nearest else 0
+        return warp(maps, matrix, nearest=nearest, fill=fill, output_shape=self.crop_size)
+
+    def _seen(self, batch: Mapping[str, Tensor], matrix: Tensor) -> Tensor:
+        """Voxels that the scan has: of the context it has the crop and the free margin around it."""
+        context, margin = batch["context"], batch["margin"]
+        known = torch.zeros(len(context), 1, *context.shape[2:], dtype=torch.bool, device=context.device)
+        for here, free in zip(known, margin.tolist(), strict=True):
+            window = []
+            for size, crop, (before, after) in zip(context.shape[2:], self.crop_size, free, strict=True):
+                start = (size - crop) // 2
+                window.append(slice(start - before, start + crop + after))
+            here[(slice(None), *window)] = True
+        return warp(known, matrix, nearest=True, fill=False, output_shape=self.crop_size)
+
+    def learn(self, used: Tensor, agreement: Tensor) -> None:
+        """Hand the agreement on a probe, `(B,)`, to the policy that drew it."""
+        if isinstance(self.strong, CTAugment):
+            self.strong.learn(used, agreement)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the policy has learnt."""
+        return self.strong.state_dict() if isinstance(self.strong, CTAugment) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what the policy had learnt."""
+        if isinstance(self.strong, CTAugment):
+            self.strong.load_state_dict(state)
