@@ -21,7 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semi_med.bundle_settings import carry_over, changed_settings, running_folder
-from semi_med.bundle_settings import check_settings as check_settings  # configurations call it as bundle.check_settings
+from semi_med.bundle_settings import check_settings as check_settings  # configurations call these as bundle.<name>
+from semi_med.bundle_settings import trained_with as trained_with
+from semi_med.bundle_settings import use_trained_with as use_trained_with
 from semi_med.errors import InputError, SemiMedError, root_cause
 from semi_med.runtime import quiet_unused_readers
 
@@ -207,7 +209,8 @@ def prepare_run(
 
     When `output_dir` is not the bundle itself, its configurations, documents and licence are copied there, and what
     training and inference share (networks, crop, stride) is written into its `inference.json` as it is run, so that
-    the folder can be predicted with, moved and zipped. When a run is resumed everything stays as it was.
+    the folder can be predicted with, moved and zipped. In the bundle itself it lies beside the models, see
+    `bundle_settings.trained_with`. When a run is resumed everything stays as it was.
 
     Args:
         bundle_root: the bundle that is run.

@@ -394,6 +394,9 @@ def init(
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="NAME", help="Of each structure, in order of its number.")
     ] = None,
+    ignored: Annotated[
+        int | None, typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known, for example 255.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(metavar="CT|MR|other", help="What intensities are.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=2, max=3, help="2: slice by slice; 3: whole volumes.")] = None,
     spacing: Annotated[str | None, typer.Option(metavar="MM,MM,MM|none", help="Resample to this.")] = None,
@@ -432,6 +435,7 @@ def init(
         subject_pattern=subject_pattern,
         class_names=classes or (),
         modality=modality,
+        ignored=ignored,
         device=device,
         memory_gb=memory_gb,
         settings=settings or (),
@@ -587,6 +591,10 @@ def evaluate(
     ] = False,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    ignored: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known; by default the list's."),
+    ] = None,
     regions: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="NAME=CLASS+CLASS", help="Classes measured as one, epi=1+2; repeatable."),
@@ -606,7 +614,7 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
+    cases, classes, listed = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
     result = evaluate_all(
         predictions,
         labels,
@@ -614,7 +622,7 @@ def evaluate(
         classes=classes,
         cases=cases,
         allow_missing=allow_missing,
-        ignored=ignored,
+        ignored=listed if ignored is None else ignored,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,
@@ -665,7 +673,11 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the comparison: new, or to go on with.")],
     task: Annotated[str | None, typer.Option(help="For example la, hippocampus or phantom.")] = None,
     methods: Annotated[
-        list[str] | None, typer.Option(metavar="NAME ...", help="One or more; supervised is always among them.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME ...",
+            help="One or more; NAME=METHOD is a variant with settings of its own; supervised is always among them.",
+        ),
     ] = None,
     labeled: Annotated[
         list[int] | None, typer.Option(metavar="N ...", help="Numbers of labelled subjects, for example 4 8.")
@@ -679,7 +691,12 @@ def compare(
     iterations: Annotated[int | None, typer.Option(min=1, help="Of every run; by default the task's.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE ...", help="For all methods; METHOD:NAME=VALUE for one."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE ...", help="For all methods; METHOD:NAME=VALUE for one or a variant."
+        ),
+    ] = None,
+    variants: Annotated[
+        Path | None, typer.Option(help="JSON file of named variants; see docs/compare.md.", dir_okay=False)
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; by default one on each GPU, else on each core.")
@@ -710,6 +727,7 @@ def compare(
         iterations=iterations,
         settings=settings or (),
         all_labels=all_labels,
+        variants=variants,
     )
     if job is not None or report_only:
         plain = Request(folder=request.folder, dataset_dir=dataset_dir)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from semi_med import __version__
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 
 HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
@@ -19,6 +20,7 @@ _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
     *("network", "peer", "discriminator"),
+    "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
@@ -164,8 +166,9 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
         config = merge(config, _part(room, name))
     if task.flat and "unlabeled_strong" in config:
         _know_colors(config, task)
-    if values := task.about.get("label_values"):
-        _map_values(config, values)
+    values, ignored = task.about.get("label_values"), task.about.get("ignored", IGNORED)
+    if values or ignored != IGNORED:
+        _map_values(config, values or list(range(len(task.about["labels"]))), ignored)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
 
 
@@ -187,16 +190,20 @@ def _know_colors(config: dict[str, Any], task: Task) -> None:
     config["unlabeled_strong"] = {**config["unlabeled_strong"], "colors": colors, **scale}
 
 
-def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
-    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ..."""
+def _map_values(config: dict[str, Any], values: Sequence[int], ignored: int) -> None:
+    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ...
+
+    What they have where nothing is known becomes `IGNORED`, which stays as it is.
+    """
     indices = list(range(len(values)))
+    read = (list(values), indices) if ignored == IGNORED else ([*values, ignored], [*indices, IGNORED])
     for section, there in (("preprocessing", config.get("train", {})), ("postprocessing", config)):
         if section not in there:
             continue
         transforms = list(there[section]["transforms"])
         kinds = [transform["_target_"] for transform in transforms]
         if section == "preprocessing":
-            numbers = {"orig_labels": list(values), "target_labels": indices}
+            numbers = {"orig_labels": read[0], "target_labels": read[1]}
             own = {"_target_": "MapLabelValued", "keys": ["label", "monitor_label"], **numbers}
             place = max(i for i, kind in enumerate(kinds) if kind == "LoadImaged") + 1
             transforms.insert(place, {**own, "allow_missing_keys": True})
