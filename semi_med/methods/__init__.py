@@ -7,6 +7,7 @@ from semi_med.methods.cps import CPS
 from semi_med.methods.fixmatch import FixMatch
 from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
+from semi_med.methods.segmatch import SegMatch
 from semi_med.methods.supervised import Supervised
 from semi_med.methods.supmix_sufd import SupMixSUFD
 from semi_med.methods.uamt import UAMT
@@ -24,6 +25,7 @@ __all__ = [
     "FixMatchSeg",
     "MeanTeacher",
     "Method",
+    "SegMatch",
     "SupMixSUFD",
     "Supervised",
     "UniMatch",

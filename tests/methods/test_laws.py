@@ -21,11 +21,12 @@ from semi_med.methods import (
     FixMatchSeg,
     MeanTeacher,
     Method,
+    SegMatch,
     Supervised,
     SupMixSUFD,
     UniMatch,
 )
-from semi_med.networks import FeatureDiscriminator
+from semi_med.networks import FeatureDiscriminator, MaskDiscriminator
 from semi_med.ops import IGNORED
 
 
@@ -81,6 +82,13 @@ def fixmatchseg(dimensions: int, **settings: Any) -> Method:
     return FixMatchSeg(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
 
+def segmatch(dimensions: int, **settings: Any) -> Method:
+    torch.manual_seed(3)
+    discriminator = MaskDiscriminator(spatial_dims=dimensions, base_filters=2, levels=2)
+    defaults = {"gate": "identity"}
+    return SegMatch(network=tiny_network(dimensions, 1), discriminator=discriminator, **{**defaults, **settings})
+
+
 def fixmatch(dimensions: int, **settings: Any) -> Method:
     return FixMatch(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
@@ -111,6 +119,7 @@ ROWS = {
     "cps": Row(cps, {"cross_1": "network", "cross_2": "peer"}),
     "bcp": Row(bcp, {"unsupervised": "network"}),
     "copy_paste": Row(copy_paste),
+    "segmatch": Row(segmatch, {"unsupervised": "network"}, {"gate": "confidence", "threshold": 1.01}),
     "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
     "fixmatch": Row(fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}),
     "unimatch": Row(unimatch, nothing_confident={"threshold": 1.01}, **UNIMATCH),
