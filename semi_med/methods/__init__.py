@@ -1,6 +1,6 @@
 """Semi-supervised methods: one file each, one verb each."""
 
-from semi_med.methods.base import Batch, Method
+from semi_med.methods.base import AdversarialMethod, Batch, Method
 from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
@@ -13,6 +13,7 @@ __all__ = [
     "BCP",
     "CPS",
     "UAMT",
+    "AdversarialMethod",
     "Batch",
     "CoTraining",
     "CopyPaste",

@@ -8,7 +8,7 @@ from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
 from semi_med.ops.filters import gaussian_blur
 from semi_med.ops.known import known
 from semi_med.ops.mixing import draw_boxes, draw_cutmix_regions, partner, paste
-from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
+from semi_med.ops.pseudo_labels import class_agreement, entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 from semi_med.ops.warps import seen, warp
@@ -18,6 +18,7 @@ __all__ = [
     "SHIFT_DIRECTIONS",
     "affine",
     "bare",
+    "class_agreement",
     "com",
     "crop_at",
     "draw_boxes",
