@@ -64,7 +64,7 @@ def methods() -> list[str]:
 
 
 def about_method(method: str) -> dict[str, Any]:
-    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if an earlier run comes first."""
+    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if a run has to come first."""
     return _part(HERE / "methods" / method, "about")
 
 

@@ -1,4 +1,4 @@
-"""Networks and discriminators in turn: who moves when, what a checkpoint holds, and that nothing is lost by stopping."""
+"""Networks and discriminators in turn: who moves when, what a checkpoint holds, that stopping loses nothing."""
 
 from __future__ import annotations
 
