@@ -290,6 +290,21 @@ def unlabeled_with_labeled(
     return [*unlabeled, *again]
 
 
+def choose(setting: str, name: str, **choices: Any) -> Any:
+    """One of several components, by the name that a setting has.
+
+    Raises:
+        InputError: code SETTING, there is no such choice.
+    """
+    if name not in choices:
+        raise InputError(
+            f"--{setting} must be one of {', '.join(choices)}, got {name!r}",
+            fix=f"For example --{setting} {next(iter(choices))}",
+            code="SETTING",
+        )
+    return choices[name]
+
+
 def check_weights(weights: str | Path) -> None:
     """Refuse to go on without the weights, saying how to get them.
 

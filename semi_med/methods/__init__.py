@@ -6,6 +6,7 @@ from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
 from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
+from semi_med.methods.segmatch import SegMatch
 from semi_med.methods.supervised import Supervised
 from semi_med.methods.uamt import UAMT
 
@@ -20,5 +21,6 @@ __all__ = [
     "FixMatchSeg",
     "MeanTeacher",
     "Method",
+    "SegMatch",
     "Supervised",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from semi_med.ops import class_agreement, overlap
+from semi_med.ops import class_agreement, known, overlap
 
 Batch = dict[str, Tensor]
 """Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop as
@@ -120,7 +120,7 @@ def health(unlabeled: Batch, label: Tensor, *, confident: Tensor, other: Tensor)
     """
     curves = {
         "confident": confident.float().mean(),
-        "foreground": (label > 0).float().mean(),
+        "foreground": ((label > 0) & known(label)).float().mean(),
         "agreement": overlap(label, other),
     }
     if "monitor_label" in unlabeled:

@@ -2,6 +2,7 @@
 
 from semi_med.ignored import IGNORED
 from semi_med.ops import affine
+from semi_med.ops.class_masks import class_masks, mean_by_owner
 from semi_med.ops.components import largest_components
 from semi_med.ops.distances import signed_distance, signed_distance_on_device
 from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
@@ -19,6 +20,7 @@ __all__ = [
     "affine",
     "bare",
     "class_agreement",
+    "class_masks",
     "com",
     "crop_at",
     "draw_boxes",
@@ -32,6 +34,7 @@ __all__ = [
     "gaussian_ramp",
     "known",
     "largest_components",
+    "mean_by_owner",
     "overlap",
     "partner",
     "paste",

@@ -19,7 +19,8 @@ CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
-    *("network", "peer", "discriminator"),
+    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
+    *("network", "peer", "discriminator", "strong"),
     "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
@@ -64,7 +65,7 @@ def methods() -> list[str]:
 
 
 def about_method(method: str) -> dict[str, Any]:
-    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if a run has to come first."""
+    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if a run comes first."""
     return _part(HERE / "methods" / method, "about")
 
 

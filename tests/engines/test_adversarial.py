@@ -81,7 +81,7 @@ def make_trainer(
         optimizer=optimizer,
         lr_scheduler=torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=iterations, power=0.9),
         discriminator_optimizer=torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.9, 0.99)),
-        labeled_view=TwoViews(CROP, weak, policy, probe=True),
+        labeled_view=TwoViews(CROP, weak, probe=policy),
         unlabeled_view=TwoViews(CROP, weak, policy),
         epoch_length=2,
         max_iterations=iterations,

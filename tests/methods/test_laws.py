@@ -11,7 +11,19 @@ import pytest
 import torch
 from method_samples import CLASSES, CROP, MARGIN, batches, clone, tiny_network
 
-from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, FixMatchSeg, MeanTeacher, Method, Supervised
+from semi_med.methods import (
+    BCP,
+    CPS,
+    UAMT,
+    CopyPaste,
+    CoTraining,
+    FixMatchSeg,
+    MeanTeacher,
+    Method,
+    SegMatch,
+    Supervised,
+)
+from semi_med.networks import MaskDiscriminator
 from semi_med.ops import IGNORED
 
 
@@ -65,6 +77,13 @@ def fixmatchseg(dimensions: int, **settings: Any) -> Method:
     return FixMatchSeg(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
 
+def segmatch(dimensions: int, **settings: Any) -> Method:
+    torch.manual_seed(3)
+    discriminator = MaskDiscriminator(spatial_dims=dimensions, base_filters=2, levels=2)
+    defaults = {"gate": "identity"}
+    return SegMatch(network=tiny_network(dimensions, 1), discriminator=discriminator, **{**defaults, **settings})
+
+
 ROWS = {
     "supervised": Row(supervised),
     "mean_teacher": Row(mean_teacher, {"consistency": "network"}),
@@ -72,6 +91,7 @@ ROWS = {
     "cps": Row(cps, {"cross_1": "network", "cross_2": "peer"}),
     "bcp": Row(bcp, {"unsupervised": "network"}),
     "copy_paste": Row(copy_paste),
+    "segmatch": Row(segmatch, {"unsupervised": "network"}, {"gate": "confidence", "threshold": 1.01}),
     "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
     "cotraining": Row(
         cotraining,
