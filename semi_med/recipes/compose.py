@@ -19,7 +19,6 @@ CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
-    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
     *("network", "peer", "discriminator", "strong"),
     "trained_with",
 )
