@@ -2,13 +2,14 @@
 
     python benchmarks/gates.py <run> [<run> ...] [-o <folder>]
 
-Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring (any
-gate: the discriminator is trained under all of them). Of every unlabelled image the network of the last checkpoint makes a
-pseudo-mask, in evaluation mode and without augmentation; each of the four gates scores it, and its Dice with the hidden
-label is what the score should tell. Printed, and written to <folder>/gates.json and <folder>/<run>_gates.csv: Spearman's
-and Pearson's correlation, the AUROC of telling masks with a Dice above 0.8, and the mean Dice of the better half; for all
-images, and for those with foreground in mask or label (empty and rightly so counts as 1). A gate that says the same of
-every image ranks nothing: its figures are left out. These are figures of the training side: nothing is chosen by them.
+Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
+(any gate: the discriminator is trained under all of them). Of every unlabelled image the network of the last
+checkpoint makes a pseudo-mask, in evaluation mode and without augmentation; each of the four gates scores it, and its
+Dice with the hidden label is what the score should tell. Printed, and written to <folder>/gates.json and
+<folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of telling masks with a Dice above 0.8, and
+the mean Dice of the better half; for all images, and for those with foreground in mask or label (empty and rightly so
+counts as 1). A gate that says the same of every image ranks nothing: its figures are left out. These are figures of
+the training side: nothing is chosen by them.
 """
 
 from __future__ import annotations
