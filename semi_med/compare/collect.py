@@ -25,6 +25,7 @@ _NOT_TOLD = (*_PLACES, "rank", "world_size", "unlabeled_data", "needs_unlabeled"
 _COMPONENTS = (
     *("network_def", "peer_def", "method", "optimizer", "lr_scheduler", "labeled_augment", "unlabeled_augment"),
     *("train#labeled_view", "train#unlabeled_view"),
+    *("discriminator_def", "discriminator_optimizer", "randaugment", "ctaugment"),
 )
 
 
