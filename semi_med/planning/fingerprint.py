@@ -17,8 +17,7 @@ from semi_med.data.pairs import Pair, Pairs
 from semi_med.data.validation import Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.ignored import IGNORED
-from semi_med.inference.io import PICTURE_SUFFIXES, read_image
-from semi_med.inference.nifti_check import nifti_shape
+from semi_med.inference.io import PICTURE_SUFFIXES, read_image, stored_shape
 from semi_med.planning.look import CaseLook, look_at
 from semi_med.planning.structures import Structure, find_structures, unknown_share
 
@@ -73,6 +72,7 @@ class Fingerprint:
         subjects, labeled_subjects: numbers of people.
         subject_rule: how it is known who is shown, in words.
         pictures: whether the files are pictures, without a place in space.
+        flat: whether they are NIfTI, NRRD or MetaImage files of two axes.
         oriented: whether files say where right and left are.
         channels: names of the channels.
         files: files of a case's image: one for all channels, or one for each.
@@ -111,6 +111,7 @@ class Fingerprint:
     classes: tuple[Structure, ...]
     ignored: int | None = None
     unknown: float = 0.0
+    flat: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
     shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -169,10 +170,16 @@ def take_fingerprint(
             code="NO_LABELS",
         )
     channels = len(pairs.channels) if len(pairs.channels) > 1 else channels_of(pairs.cases)
+    flat = are_flat(pairs.cases)
     items = [_item(case) for case in pairs.cases]
     look = partial(look_at, ignored=ignored)
     options = Options(
-        channels=channels, look=look, most_looks=len(items), subject_pattern=subject_pattern, ignored=ignored
+        channels=channels,
+        look=look,
+        most_looks=len(items),
+        subject_pattern=subject_pattern,
+        ignored=ignored,
+        flat=flat,
     )
     findings = examine_cases(items, progress=progress, options=options)
     if problems := [*findings.problems, *_in_colour(findings, channels)]:
@@ -206,6 +213,7 @@ def take_fingerprint(
         classes=classes,
         ignored=ignored,
         unknown=unknown,
+        flat=flat,
         notes=(*pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
         shown=dict(_shown(findings, ignored)),
     )
@@ -213,7 +221,7 @@ def take_fingerprint(
 
 
 def channels_of(cases: Sequence[Pair]) -> int:
-    """Channels of an image in one file: 3 if any of a few pictures is in colour, the fourth axis of a NIfTI file."""
+    """Channels of an image in one file: 3 if any of a few pictures is in colour, the fourth axis of a volume."""
     step = -(-len(cases) // _COLOURS_TRIED)
     for case in cases[::step]:
         path = case.images[0]
@@ -221,14 +229,24 @@ def channels_of(cases: Sequence[Pair]) -> int:
             array = read_image(path, channels=3).array
             if array.ndim == 4 and np.ptp(array, axis=3).any():
                 return 3
-        elif path.name.lower().endswith((".nii", ".nii.gz")):
-            try:
-                shape = nifti_shape(path)
-            except InputError:  # the reader that follows says it again, with all other faults
-                return 1
-            if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
-                return shape[3]
+            continue
+        further = [size for size in _shape_of(path)[3:] if size != 1]
+        if len(further) == 1 and further[0] <= _MOST_CHANNELS:
+            return further[0]
     return 1
+
+
+def are_flat(cases: Sequence[Pair]) -> bool:
+    """Whether all files are volumes' formats with two axes: pictures with a place in space."""
+    return all(len(_shape_of(path)) == 2 for case in cases for path in case.images)
+
+
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """As stored; nothing for other formats, and where the reader that follows says what is wrong."""
+    try:
+        return stored_shape(path) or ()
+    except InputError:
+        return ()
 
 
 def _may_be_unknown(classes: Sequence[Structure], ignored: int | None) -> Iterator[str]:
