@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _MANY_FOLDERS = 5
 _SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
+_SITE = re.compile(r"(site|cent(re|er)|hospital|institut(e|ion)|clinic|scanner|vendor|cohort)[ _-]?\w*", re.IGNORECASE)
+_COUNTED = re.compile(r"[ _.-]?[a-z]*[ _.-]?\d+$", re.IGNORECASE)  # the number of a slice at the end of a name
+_MANY_PEOPLE = {True: 3, False: 6}  # that the names of one folder seem to show; pictures, volumes
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY", "IGNORED")
 
 
@@ -185,6 +188,7 @@ def take_fingerprint(
     if problems := [*findings.problems, *_in_colour(findings, channels)]:
         raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
+    crowded = crowded_folders(pairs, subjects) if subject_pattern is None else ()
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
     pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
     unknown = 0.0 if ignored is None else unknown_share(findings.verdicts, ignored)
@@ -214,7 +218,7 @@ def take_fingerprint(
         ignored=ignored,
         unknown=unknown,
         flat=flat,
-        notes=(*pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
+        notes=(*crowded, *pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
         shown=dict(_shown(findings, ignored)),
     )
     return made, subjects
@@ -279,7 +283,8 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
     """Whom each case shows, and how that is known, in words.
 
     By the pattern if there is one; by `sub-...` in the names; by the first folder of their own where folders hold
-    several cases each and are numbered, or are many; else each case is a person of its own.
+    several cases each and are numbered, or are many; else each case is a person of its own. Folders of sections
+    (`train`) and of places (`site1`) show no person.
 
     Raises:
         InputError: code SETTING, the pattern is found in no path.
@@ -306,17 +311,50 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
         # people have numbers; a few folders without are kinds, such as benign and malignant
         if len(labeled) >= _MANY_FOLDERS or all(re.search(r"\d", folder) for folder in folders.values()):
             return names | folders, "the folder that a case lies in"
-        named = ", ".join(sorted(set(folders.values()))[:_MANY_FOLDERS])
-        return names, (
-            f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
-            "--subject-pattern '([^/]+)/[^/]+$'"
-        )
+        return names, _not_the_folders(folders.values())
+    if sites := {case.folder.split("/")[0] for case in pairs.cases if _SITE.fullmatch(case.folder.split("/")[0])}:
+        return names, _not_the_folders(sites)
     return names, "each case counts as a subject of its own (--subject-pattern says otherwise)"
 
 
+def _not_the_folders(folders: Iterable[str]) -> str:
+    named = ", ".join(sorted(set(folders))[:_MANY_FOLDERS])
+    return (
+        f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
+        "--subject-pattern '([^/]+)/[^/]+$'"
+    )
+
+
+def crowded_folders(pairs: Pairs, subjects: Mapping[str, str]) -> Iterator[str]:
+    """A note where the cases of one subject, which a folder told, have names as if they showed many people.
+
+    A volume counts as a person; slices do if their names differ in more than a number at the end.
+    """
+    people: dict[str, set[str]] = defaultdict(set)
+    for case in pairs.cases:
+        if subjects[case.case] in case.folder.split("/"):
+            picture = str(case.images[0]).lower().endswith(PICTURE_SUFFIXES)
+            people[subjects[case.case]].add(_COUNTED.sub("", case.case) if picture else case.case)
+    pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
+    crowded = [subject for subject, names in people.items() if len(names) >= _MANY_PEOPLE[pictures]]
+    if crowded:
+        most = max(crowded, key=lambda subject: len(people[subject]))
+        some = ", ".join(sorted(people[most])[:3])
+        yield (
+            f"SUBJECTS: LOOK AT THIS. {len(crowded)} of {len(set(subjects.values()))} folders that count as one "
+            f"subject each seem to show many: {most} has {some}, ... ({len(people[most])}). If these are different "
+            "people, say --subject-pattern REGEX, whose brackets hold what tells a person in the path of a scan; "
+            "'([^/]+)$' takes each file for one"
+        )
+
+
 def _own_folders(pairs: Pairs) -> dict[str, str]:
-    """By case, the first of its folders that others do not share and that is no section; none if there is only one."""
-    places = {case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p)] for case in pairs.cases}
+    """By case, the first of its folders that others do not share and that is no section or place; none if there is
+    only one."""
+    places = {
+        case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p) and not _SITE.fullmatch(p)]
+        for case in pairs.cases
+    }
     while all(places.values()) and len({parts[0] for parts in places.values()}) == 1:
         places = {case: parts[1:] for case, parts in places.items()}
     return {case: parts[0] for case, parts in places.items() if parts}
