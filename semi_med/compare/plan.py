@@ -70,6 +70,7 @@ class Plan:
         pool: how many of them have known labels.
         notes: what a reader of the result should know.
         jobs: in the order of jobs.txt; job k is line k.
+        asked: how a task of the person's own was asked for, a path; nothing for a recipe.
     """
 
     task: str
@@ -86,6 +87,7 @@ class Plan:
     pool: int
     notes: tuple[str, ...]
     jobs: tuple[Job, ...]
+    asked: str = ""
 
     def job(self, wanted: str) -> Job:
         """A job by its name, or by its number from 1.

@@ -197,6 +197,7 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
         pool=lists.pool,
         notes=(*lists.notes, *_notes_on(settings, chosen, iterations)),
         jobs=make_jobs(chosen, lists.names, iterations=iterations, known=old.jobs if old else ()),
+        asked="" if task.recipe else request.task or (old.asked if old else ""),
     )
     if old is not None:
         check_extends(plan, old, folder=request.folder)
