@@ -29,6 +29,7 @@ def task_parts(
     value = {key: choice.value for key, choice in choices.items()}
     train = _train(value, found, dataset_dir=dataset_dir)
     inference: dict[str, Any] = {"preprocessing": {"transforms": _transforms(value, found, labels=False)}}
+    inference["largest_component"] = value["parts"]
     if value["masks"] == "probabilities":
         inference["postprocessing"] = {"transforms": _masks_from_probabilities()}
     return {

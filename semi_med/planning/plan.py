@@ -174,6 +174,11 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     if target == []:
         target = None
         made["spacing"] = replace(made["spacing"], value=None)
+    if machine.kind == "cpu" and dims == 3 and wishes.spacing is None:
+        steps = target or rules.along(found.median_spacing, axes)
+        size = rules.resampled_size(found, axes, target)
+        if (lower := rules.coarser(found, size, steps, budget=limits.voxels)) is not None:
+            target = decide("spacing", lower, "--spacing")
     decide("normalisation", rules.normalisation(found), "--modality")
     size = rules.resampled_size(found, axes, target)
     crop, levels = rules.crop(size, dims, limits.voxels)
@@ -204,6 +209,8 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     kept = rules.cache(cases, size, len(found.channels), memory_gb=_computer_gb(machine))
     decide("cache", kept, "--set cache_dir=FOLDER")
     decide("masks", rules.masks(found, dims, target, memory_gb=_computer_gb(machine)))
+    wide = [step for step in steps[:dims] if step > 0]
+    decide("parts", rules.largest_part(found, wide), "--set largest_component=...")
     return made
 
 

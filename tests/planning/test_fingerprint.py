@@ -25,9 +25,24 @@ def test_numbers_of_cases_sizes_spacings_and_classes(tmp_path):
     assert found.label_values == [0, 5, 7]
     first = found.classes[0]
     assert (first.name, first.cases, first.components, first.largest) == ("class 5", 2, 1, 1)
+    assert first.whole == 2
     assert first.share == pytest.approx((8 * 8 * 5 + 7 * 8 * 5) / 2 / (24 * 22 * 20))
     assert found.foreground.median == pytest.approx(180, abs=3)
     assert found.oriented and not found.pictures and not found.ct
+
+
+def test_the_thickness_of_a_slab_is_its_own_and_a_second_part_is_counted(tmp_path):
+    random = np.random.default_rng(0)
+    label = np.zeros((30, 20, 30), np.uint8)
+    label[:, :, 4:8] = 1
+    label[:, :, 20:24] = 2
+    label[3, 3, 28] = 2
+    write_scan(tmp_path / "images/a.nii.gz", random.normal(size=label.shape).astype(np.float32), spacing=(2, 2, 2))
+    write_scan(tmp_path / "labels/a.nii.gz", label, spacing=(2, 2, 2))
+    first, second = fingerprint_of(tmp_path / "images", tmp_path / "labels").classes
+    # depths of 0.5, 1.5, 1.5 and 0.5 voxels in the middle of the slab, less at its rim
+    assert first.thickness == pytest.approx(8, rel=0.1) and first.whole == 1
+    assert (second.whole, second.components) == (1, 2)  # a speck of one voxel
 
 
 def test_sizes_run_along_right_anterior_superior_however_a_file_is_stored(tmp_path):
