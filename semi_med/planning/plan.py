@@ -177,7 +177,8 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     if machine.kind == "cpu" and dims == 3 and wishes.spacing is None:
         steps = target or rules.along(found.median_spacing, axes)
         size = rules.resampled_size(found, axes, target)
-        if (lower := rules.coarser(found, size, steps, budget=limits.voxels)) is not None:
+        budget = math.prod(wishes.crop) if wishes.crop else limits.voxels
+        if (lower := rules.coarser(found, size, steps, budget=budget)) is not None:
             target = decide("spacing", lower, "--spacing")
     decide("normalisation", rules.normalisation(found), "--modality")
     size = rules.resampled_size(found, axes, target)
