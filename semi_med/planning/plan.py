@@ -275,8 +275,8 @@ def _scheduled(
     dims = choices["dimensions"].value
     count, why = rules.iterations(cases, dims, device=machine.kind, seconds=seconds)
     if wishes.iterations:
-        few = f"; below {rules.FEWEST_UPDATES:,} masks may stay empty"
-        count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.FEWEST_UPDATES else ''}"
+        few = f"; below {rules.MAY_BE_EMPTY} masks may stay empty"
+        count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.MAY_BE_EMPTY else ''}"
     rate, slow = rules.learning_rate(count)
     return {
         **choices,
