@@ -38,6 +38,14 @@ _HOW_TO_GET: dict[str, str] = {
         "training set, then run `semi-med prepare la <downloaded folder> <target>` and give the target as "
         "--dataset_dir. An already cropped copy (images/ and labels/ with equal names, NIfTI) works too"
     ),
+    "chase": (
+        "CHASE_DB1 is on researchdata.kingston.ac.uk/96: unpack it, run `semi-med prepare chase_db1 <folder> <target>` "
+        "and give the target as --dataset_dir"
+    ),
+    "covid19": (
+        "COVID-19 CT is on medicalsegmentation.com/covid19: run `semi-med prepare covid19_ct <folder> <target>` on the "
+        "folder with tr_im.nii.gz and tr_mask.nii.gz, and give the target as --dataset_dir"
+    ),
 }
 
 
@@ -294,6 +302,21 @@ def unlabeled_with_labeled(
         for item in sections["labeled"]
     ]
     return [*unlabeled, *again]
+
+
+def choose(setting: str, name: str, **choices: Any) -> Any:
+    """One of several components, by the name that a setting has.
+
+    Raises:
+        InputError: code SETTING, there is no such choice.
+    """
+    if name not in choices:
+        raise InputError(
+            f"--{setting} must be one of {', '.join(choices)}, got {name!r}",
+            fix=f"For example --{setting} {next(iter(choices))}",
+            code="SETTING",
+        )
+    return choices[name]
 
 
 def check_weights(weights: str | Path) -> None:

@@ -607,6 +607,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="REGEX", help="Finds the volume in a slice's name, '(.*)_[0-9]+': one Dice a volume too."),
     ] = None,
+    iou: Annotated[
+        bool, typer.Option("--iou", help="Also the IoU of every class over the pixels of all cases, with background.")
+    ] = False,
 ) -> None:
     """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels.
 
@@ -627,10 +630,13 @@ def evaluate(
         regions=regions or (),
         group_pattern=group_pattern,
         volume_pattern=volume_pattern,
+        iou=iou,
     )
     typer.echo(cli_text.summary_table(result.summary))
     if result.breakdown:
         typer.echo(cli_text.breakdown_table(result.breakdown))
+    if result.iou:
+        typer.echo(cli_text.iou_table(result.iou))
     for path in result.written:
         typer.echo(path)
     if result.missing:

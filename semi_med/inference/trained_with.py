@@ -12,7 +12,10 @@ from typing import Any
 
 from semi_med.errors import InputError
 
-SHARED = ("classes", "crop_size", "image_size", "network_def", "peer_def", "stride")  # by training and prediction
+SHARED = (  # by training and prediction
+    *("classes", "crop_size", "image_size", "intensity_mean", "intensity_sd"),
+    *("network_def", "peer_def", "stride"),
+)
 
 
 def read_trained_with(weights: str | Path, folder: str | Path) -> dict[str, Any]:
