@@ -611,6 +611,7 @@ def evaluate(
 
 
 app.command()(cli_report.report)
+app.command()(cli_report.view)
 
 
 @app.command()

@@ -34,13 +34,18 @@ def report(
     ] = None,
     drawn: Annotated[int, typer.Option(min=0, help="Cases that are drawn at most, the worst first.")] = 60,
     slices: Annotated[int, typer.Option(min=1, help="Slices of each of the three planes at most.")] = 3,
+    in_3d: Annotated[
+        int, typer.Option("--in-3d", min=0, help="Pages in 3D of so many cases, the worst first, in a folder beside.")
+    ] = 0,
 ) -> None:
     """One HTML file to look at results: every case, worst first, to mark as pass, fail or artifact; curves; provenance.
 
     It opens without a network and holds no patient's name but what the files are called.
     """
     from semi_med.report.review import check_page_name, write_review
-    from semi_med.report.review_data import Beside, collect_review, folders_of
+    from semi_med.report.review_data import collect_review, folders_of
+    from semi_med.report.review_labels import Beside
+    from semi_med.report.viewer import write_viewers
 
     training, predictions = folders_of(places)
     path = check_page_name(output or Path(predictions or training or ".") / "report.html")
@@ -58,4 +63,40 @@ def report(
             table=table,
         )
     view = collect_review(places, beside, say=lambda line: typer.echo(line, err=True))
-    typer.echo(write_review(path, view, most_drawn=drawn, slices=slices, progress=cli_text.counter("drawing")))
+    pages, problems = write_viewers(
+        path.with_name(f"{path.stem}_3d"), view, most=in_3d, progress=cli_text.counter("in 3D")
+    )
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)
+    drawing = cli_text.counter("drawing")
+    typer.echo(write_review(path, view, most_drawn=drawn, slices=slices, viewers=pages, progress=drawing))
+    for page in pages.values():
+        typer.echo(page)
+
+
+def view(
+    scan: Annotated[Path, typer.Argument(help="A volume: a file, or the folder of a DICOM series.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="By default <case>_view.html, here.")
+    ] = None,
+    prediction: Annotated[Path | None, typer.Option("--prediction", help="A mask.")] = None,
+    label: Annotated[Path | None, typer.Option("--label", help="The expert's mask.")] = None,
+    uncertainty: Annotated[Path | None, typer.Option("--uncertainty", help="A map of predict.")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME", help="Of class 1, 2, ...; by default from the record of predict."),
+    ] = None,
+    series: Annotated[int | None, typer.Option(metavar="N", help="Of a DICOM folder with several series.")] = None,
+) -> None:
+    """One HTML file to look at a case in three planes and in 3D. It opens without a network; the scan is inside it."""
+    from semi_med.inference.io import case_name
+    from semi_med.report.review import check_page_name
+    from semi_med.report.review_data import names_beside
+    from semi_med.report.review_view import ReviewCase
+    from semi_med.report.viewer import write_viewer
+
+    name = case_name(scan.absolute())
+    path = check_page_name(output or Path(f"{name}_view.html"))
+    case = ReviewCase(name, prediction, image=scan, series=series, label=label, uncertainty_map=uncertainty)
+    names = classes or ([] if prediction is None else names_beside(prediction))
+    typer.echo(write_viewer(path, case, classes=dict(enumerate(names, start=1))))

@@ -107,20 +107,28 @@ def load_volumes(case: ReviewCase) -> Volumes:
     others: dict[str, np.ndarray | None] = {"image": None, "label": None, "uncertainty": None}
     picture = is_picture(case.prediction)
     if case.image is not None:
-        scan = _read_scan(case.image, series=case.series)
+        scan = read_scan(case.image, series=case.series)
         picture = picture or is_picture(case.image)
-        others["image"] = _on_grid(scan, predicted, case.image, case.prediction)
+        others["image"] = on_grid(scan, predicted, case.image, case.prediction)
     if case.label is not None:
-        others["label"] = _on_grid(read_classes(case.label), predicted, case.label, case.prediction)
+        others["label"] = on_grid(read_classes(case.label), predicted, case.label, case.prediction)
     if case.uncertainty_map is not None:
         heat = read_image(case.uncertainty_map, nonfinite="replace", flat=True)
-        others["uncertainty"] = _on_grid(heat, predicted, case.uncertainty_map, case.prediction)
+        others["uncertainty"] = on_grid(heat, predicted, case.uncertainty_map, case.prediction)
     turned, spacing = to_ras(predicted.array, predicted.affine)
     return Volumes(prediction=turned, spacing=np.ones(3) if picture else spacing, picture=picture, **others)
 
 
-def _read_scan(path: Path, *, series: int | None) -> Scan:
-    """A scan, of several channels the first, of a picture its colours."""
+def read_scan(path: Path, *, series: int | None) -> Scan:
+    """A scan, of several channels the first, of a picture its colours.
+
+    Args:
+        path: the file, or the folder of a DICOM series.
+        series: of a DICOM folder with several.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     dicom = {"series": series}
     if is_picture(path):
         return read_image(path, nonfinite="replace", channels=3)
@@ -141,8 +149,12 @@ def _channels(path: Path) -> int:
     return int(shape[3]) if len(shape) == 4 and shape[2] > 1 else 1
 
 
-def _on_grid(scan: Scan, predicted: Scan, path: Path, prediction: Path) -> np.ndarray:
-    """Turned to RAS axes like the prediction, however each of both is stored."""
+def on_grid(scan: Scan, predicted: Scan, path: Path, prediction: Path) -> np.ndarray:
+    """A scan turned to RAS axes, checked to lie on the grid of another one, however each of both is stored.
+
+    Raises:
+        InputError: the grids differ.
+    """
     turned = to_ras(scan.array, scan.affine)[0]
     grids = [
         Scan(to_ras(one.array, one.affine)[0], ras_affine(one.affine, one.array.shape[:3]))

@@ -6,10 +6,12 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -45,6 +47,7 @@ def write_review(
     *,
     most_drawn: int = MOST_DRAWN,
     slices: int = SLICES,
+    viewers: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the report as one self-contained HTML file.
@@ -54,6 +57,7 @@ def write_review(
         view: what it is about.
         most_drawn: cases that are drawn at most, the worst first; the others are in the tables only.
         slices: of each plane at most.
+        viewers: page of a case that shows it in 3D, to link to; beside this one or below its folder.
         progress: told how many of the cases are drawn.
 
     Returns:
@@ -78,10 +82,11 @@ def write_review(
         card_of={case.name: number for number, case in enumerate(chosen)},
         columns=_columns(view),
         cards=_cards(view, chosen, slices=slices, progress=progress),
+        links=_links(Path(path), viewers or {}),
         labels=any(case.label is not None for case in cases),
         images=any(case.image is not None for case in cases),
         maps=any(case.uncertainty_map is not None for case in cases),
-        class_key=[(_class_colour(value), name) for value, name in _class_names(view).items()],
+        class_key=[(class_colour(value), name) for value, name in class_names(view).items()],
         difference_key=list(_DIFFERENCE.values()),
         colours={"prediction": PREDICTION_COLOURS[0], "label": LABEL_COLOUR},
         volumes=_uri(volume_figure(volumes_of(cases), labels_of(view.table))),
@@ -94,6 +99,11 @@ def write_review(
     )
     write_atomically(path, page)
     return Path(path)
+
+
+def _links(path: Path, viewers: Mapping[str, Path]) -> dict[str, str]:
+    """Addresses of the pages in 3D from this page, which hold as long as they are moved together."""
+    return {case: quote(os.path.relpath(page, path.parent)) for case, page in viewers.items()}
 
 
 def check_page_name(path: str | Path) -> Path:
@@ -142,7 +152,7 @@ def _columns(view: ReviewView) -> dict[str, Any]:
     in_mm = any(not math.isnan(float(row["hd95_mm"])) for row in view.table)
     return {
         "dice": bool(view.table),
-        "several": len(_class_names(view)) > 1,
+        "several": len(class_names(view)) > 1,
         "distance": "mm" if in_mm else "voxels",
         "volume": bool(volumes_of(view.cases)),
         "confidence": any(case.confidence is not None for case in view.cases),
@@ -197,11 +207,11 @@ def _facts(case: ReviewCase, dice: float) -> dict[str, Any]:
 
 
 def _panel(panel: Any, view: ReviewView) -> dict[str, Any]:
-    names = _class_names(view)
+    names = class_names(view)
 
     def shapes(found: Sequence[Any]) -> list[dict[str, str]]:
         return [
-            {"path": one.path, "colour": _class_colour(one.value), "name": names.get(one.value, f"class {one.value}")}
+            {"path": one.path, "colour": class_colour(one.value), "name": names.get(one.value, f"class {one.value}")}
             for one in found
         ]
 
@@ -227,14 +237,15 @@ def _panel(panel: Any, view: ReviewView) -> dict[str, Any]:
     }
 
 
-def _class_names(view: ReviewView) -> dict[int, str]:
+def class_names(view: ReviewView) -> dict[int, str]:
     """Number to name; by the order of the table of volumes where nobody says."""
     if view.classes:
         return dict(view.classes)
     return dict(enumerate(dict.fromkeys(name for case in view.cases for name in case.volumes), start=1))
 
 
-def _class_colour(value: int) -> str:
+def class_colour(value: int) -> str:
+    """Colour of a class by its number; they repeat beyond the palette."""
     return _CLASS_COLOURS[(value - 1) % len(_CLASS_COLOURS)]
 
 

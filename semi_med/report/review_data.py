@@ -172,6 +172,11 @@ def _names(record: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in rows[0]["voxels"]] if rows else []
 
 
+def names_beside(prediction: Path) -> list[str]:
+    """Structures of a mask in the order of their classes, from the record beside it; none if there is no record."""
+    return _names(read_record(Path(prediction).absolute().parent / RECORD))
+
+
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
