@@ -1,10 +1,10 @@
-"""Options that several commands share, and what they mean. Nothing heavy is imported before a command runs."""
+"""Options that several commands have. Nothing heavy is imported."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -18,8 +18,10 @@ class Section(str, Enum):
     test = "test"
 
 
-DataListOption = Annotated[Path | None, typer.Option("--data-list", help="Only the cases of a section of this list.")]
-SectionOption = Annotated[Section, typer.Option("--section", help="Which section of --data-list.")]
+DataListOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--data-list", help="Only the cases of a section of this list.")
+]
+SectionOption: TypeAlias = Annotated[Section, typer.Option("--section", help="Which section of --data-list.")]
 
 
 def scans_of(data_list: Path, section: Section, inputs: list[Path]) -> dict[str, tuple[Path, ...]]:
