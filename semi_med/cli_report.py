@@ -29,6 +29,9 @@ def report(
     ] = None,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    ignored: Annotated[
+        int | None, typer.Option("--ignored", metavar="N", help="Number of labels where nothing is known, such as 255.")
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="CSV", help="Of an earlier evaluate, instead of measuring again.")
     ] = None,
@@ -49,17 +52,17 @@ def report(
 
     training, predictions = folders_of(places)
     path = check_page_name(output or Path(predictions or training or ".") / "report.html")
-    beside = Beside(images=images or (), labels=labels, table=table)
+    beside = Beside(images=images or (), labels=labels, ignored=ignored, table=table)
     if data_list is not None:
         folder = data_list.absolute().parent
         scans = {} if predictions is None else scans_of(data_list, section, images or [folder])
-        files, classes, ignored = labels_of(data_list, section, labels or folder)
+        files, classes, listed = labels_of(data_list, section, labels or folder)
         beside = Beside(
             images={case: first for case, (first, *_) in scans.items()},
             labels=labels or folder,
             label_files=files,
             classes=classes,
-            ignored=ignored,
+            ignored=listed if ignored is None else ignored,
             table=table,
         )
     view = collect_review(places, beside, say=lambda line: typer.echo(line, err=True))
