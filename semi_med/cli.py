@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semi_med import cli_prepare, cli_report, cli_text
+from semi_med import cli_export, cli_prepare, cli_report, cli_text
 from semi_med.cli_options import DataListOption, Section, SectionOption, labels_of, scans_of
 from semi_med.compare.arguments import spread
 from semi_med.errors import InputError, SemiMedError
@@ -610,6 +610,14 @@ def evaluate(
         raise typer.Exit(1)
 
 
+class _SeveralValues(TyperCommand):
+    """A command whose options may take several values after one flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+app.command(cls=_SeveralValues)(cli_export.export)
 app.command()(cli_report.report)
 app.command()(cli_report.view)
 
@@ -633,13 +641,6 @@ def demo(
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
-
-
-class _SeveralValues(TyperCommand):
-    """A command whose options may take several values after one flag."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(args))
 
 
 @app.command(cls=_SeveralValues)

@@ -30,7 +30,8 @@ def report(
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
     ignored: Annotated[
-        int | None, typer.Option("--ignored", metavar="N", help="Number of labels where nothing is known, such as 255.")
+        int | None,
+        typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known; by default the list's."),
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="CSV", help="Of an earlier evaluate, instead of measuring again.")
