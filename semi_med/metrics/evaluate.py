@@ -153,8 +153,8 @@ def evaluate(
     if not measured:
         raise ProblemsError(found, title=f"Evaluation of {predictions} against {labels}")
     for case in pairing.missing:
-        measured += [_undefined_row(case, value, name) for value, name in names.items()]
-        of_regions += [_undefined_row(case, region.text, region.name) for region in asked.regions]
+        measured += [undefined_row(case, value, name) for value, name in names.items()]
+        of_regions += [undefined_row(case, region.text, region.name) for region in asked.regions]
     rows = sorted(measured, key=lambda row: (row["case"], row["class"]))
     of_regions.sort(key=lambda row: str(row["case"]))
     result = EvaluationResult(
@@ -280,7 +280,8 @@ def _line(row: Row) -> str:
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
 
-def _undefined_row(case: str, value: int | str, name: str) -> Row:
+def undefined_row(case: str, value: int | str, name: str) -> Row:
+    """The row of a case that has a label and no prediction: nothing is defined."""
     undefined = dict.fromkeys((*OVERLAPS, *DISTANCES, "prediction_ml", "label_ml"), math.nan)
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 
