@@ -219,6 +219,7 @@ def test_every_override_of_a_methods_page_is_a_setting_of_its_bundle(page: Path)
     method, task = {
         "cotraining": ("cotrain", "la"),
         "fixmatchseg": ("fixmatchseg", "camus"),
+        "segmatch": ("segmatch", "lgg"),
         "supmix_sufd": ("supmix", "chase"),
         "unimatch": ("unimatch", "chase"),
     }.get(page.stem, (page.stem, "la"))
