@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-_NOT_A_LOSS = ("iteration", "seconds", "epoch", "learning_rate", "ramp", "weight", "threshold", "decay")
+SCHEDULES = ("learning_rate", "unsupervised_weight", "ramp", "weight", "threshold", "decay")
+_NOT_A_LOSS = ("iteration", "seconds", "epoch", *SCHEDULES)
 HEALTH = {
     "confident": "Confident share of voxels",
+    "certain": "Certain share of voxels",
+    "accepted": "Accepted share of images",
+    "confidence": "Mean confidence",
     "foreground": "Foreground share of voxels",
     "agreement": "Agreement of the two opinions",
+    "pseudo_label_dice": "Dice of the pseudo-labels",
 }
 
 
