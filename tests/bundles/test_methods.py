@@ -211,7 +211,10 @@ def is_a_setting(config: dict[str, Any], name: str) -> bool:
     if last in place:
         return True
     target: Any = locate(place["_target_"]) if "_target_" in place else None
-    return target is not None and last in inspect.signature(target).parameters
+    if target is None:
+        return False
+    classes = inspect.getmro(target)[:-1] if inspect.isclass(target) else (target,)  # arguments may go on to a base
+    return any(last in inspect.signature(one).parameters for one in classes)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
