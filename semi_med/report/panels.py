@@ -29,6 +29,7 @@ ONLY_PREDICTION, ONLY_LABEL, OTHER_CLASS = "prediction", "label", "other"
 _PICTURE = Plane("Picture", 2, 0, 1, "", "", "", "")  # upright as it is stored, and no patient's sides
 _MARGIN = 15.0  # mm around the structures, pixels of a picture
 _MOST_PIXELS = 288  # along a side of a panel
+_PICTURE_PIXELS = 720  # of a picture, which has one panel instead of nine
 _QUALITY = 80  # of JPEG
 
 
@@ -250,6 +251,7 @@ def _slice(
         """(down, across) as it is seen: the first row is the uppermost, the first column the left one."""
         return np.take(array, number, axis=plane.normal).swapaxes(0, 1)[window][::-1, ::-1]
 
+    most = _PICTURE_PIXELS if volumes.picture else _MOST_PIXELS
     prediction = cut(volumes.prediction)
     label = None if volumes.label is None else cut(volumes.label)
     difference = {}
@@ -262,8 +264,8 @@ def _slice(
         difference = {name: outline(part) for name, part in parts.items() if part.any()}
     return Slice(
         number=number + 1,
-        image="" if volumes.image is None else _jpeg(cut(volumes.image), grey),
-        heat="" if volumes.uncertainty is None else _heat(cut(volumes.uncertainty), top),
+        image="" if volumes.image is None else _jpeg(cut(volumes.image), grey, most=most),
+        heat="" if volumes.uncertainty is None else _heat(cut(volumes.uncertainty), top, most=most),
         prediction=_shapes(prediction),
         label=[] if label is None else _shapes(label),
         difference=difference,
@@ -316,24 +318,24 @@ def _largest(uncertainty: np.ndarray | None) -> float:
     return 1.0 if uncertainty is None else max(float(uncertainty.max()), 1e-6)
 
 
-def _jpeg(cut: np.ndarray, grey: tuple[float, float]) -> str:
+def _jpeg(cut: np.ndarray, grey: tuple[float, float], *, most: int) -> str:
     from PIL import Image
 
     low, high = grey
     values = (np.clip((cut - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(values))
-    picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.BILINEAR)
+    picture.thumbnail((most, most), Image.Resampling.BILINEAR)
     return _uri(picture, "JPEG", quality=_QUALITY)
 
 
-def _heat(cut: np.ndarray, top: float) -> str:
-    """From nothing to opaque yellow: certain voxels leave the scan to be seen."""
+def _heat(cut: np.ndarray, top: float, *, most: int) -> str:
+    """From nothing to opaque yellow, by the square: what is fairly certain leaves the scan to be seen."""
     from PIL import Image
 
     share = np.clip(cut / top, 0, 1)
-    red_to_yellow = np.stack([np.full_like(share, 255), 255 * share, np.zeros_like(share), 230 * share], axis=-1)
+    red_to_yellow = np.stack([np.full_like(share, 255), 255 * share, np.zeros_like(share), 230 * share**2], axis=-1)
     picture = Image.fromarray(red_to_yellow.astype(np.uint8), "RGBA")
-    picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.BILINEAR)
+    picture.thumbnail((most, most), Image.Resampling.BILINEAR)
     return _uri(picture, "PNG", optimize=True)
 
 

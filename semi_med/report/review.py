@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from semi_med.errors import InputError, SemiMedError
 from semi_med.files import write_atomically
+from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.table import case_means, summarize
 from semi_med.report import figures
 from semi_med.report.comparison_curves import complaints
@@ -77,17 +78,18 @@ def write_review(
         summary=_summary(view),
         notes=list(view.notes),
         curves=_curves(view.training),
-        classes=class_rows(view.table) if view.table else [],
+        classes=class_rows(view.table, pictures=_pictures(view)) if view.table else [],
         cases=case_rows(view, cases),
         card_of={case.name: number for number, case in enumerate(chosen)},
         columns=_columns(view),
         cards=_cards(view, chosen, slices=slices, progress=progress),
+        pictures=_pictures(view),
         links=_links(Path(path), viewers or {}),
         labels=any(case.label is not None for case in cases),
         images=any(case.image is not None for case in cases),
         maps=any(case.uncertainty_map is not None for case in cases),
         class_key=[(class_colour(value), name) for value, name in class_names(view).items()],
-        difference_key=list(_DIFFERENCE.values()),
+        difference_key=list(_DIFFERENCE.values())[: 3 if len(class_names(view)) > 1 else 2],
         colours={"prediction": PREDICTION_COLOURS[0], "label": LABEL_COLOUR},
         volumes=_uri(volume_figure(volumes_of(cases), labels_of(view.table))),
         confidence=_confidence(view),
@@ -153,10 +155,15 @@ def _columns(view: ReviewView) -> dict[str, Any]:
     return {
         "dice": bool(view.table),
         "several": len(class_names(view)) > 1,
-        "distance": "mm" if in_mm else "voxels",
+        "distance": "mm" if in_mm else "pixels" if _pictures(view) else "voxels",
         "volume": bool(volumes_of(view.cases)),
         "confidence": any(case.confidence is not None for case in view.cases),
     }
+
+
+def _pictures(view: ReviewView) -> bool:
+    """Whether all masks are pictures."""
+    return all(is_picture(case.prediction) for case in view.cases if case.prediction is not None)
 
 
 def _curves(folder: Path | None) -> dict[str, Any]:

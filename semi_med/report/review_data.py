@@ -22,6 +22,7 @@ from semi_med.report.review_view import ReviewCase, ReviewView
 RECORD, VOLUMES = "run.json", "volumes.csv"
 _MAP = "uncertainty"
 _MAP_FOLDERS = ("maps", "")
+_OF_EVERY_PICTURE = "PICTURE:"  # a warning that says nothing about one of them
 
 
 def collect_review(
@@ -146,7 +147,7 @@ def _case(folder: Path, row: Mapping[str, Any], volumes: Mapping[str, Mapping[st
         uncertainty_map=_map_of(folder, row),
         confidence=_number(row.get("confidence")),
         volumes=volumes,
-        warnings=tuple(texts(row.get("warnings"))),
+        warnings=tuple(text for text in texts(row.get("warnings")) if not text.startswith(_OF_EVERY_PICTURE)),
         error="its mask is no longer in the folder" if output and prediction is None else str(row.get("error") or ""),
         seconds=_number(row.get("seconds")),
     )

@@ -75,7 +75,7 @@ def with_labels(
     if beside.table is not None:
         back = {label: name for name, label in named.items()}
         rows = [{**row, "case": back.get(row["case"], row["case"])} for row in read_table(beside.table)]
-        rows = _only_of(cases, rows, where=beside.table)
+        rows = _named(_only_of(cases, rows, where=beside.table), names)
         return found, rows, dict(beside.classes or {int(row["class"]): str(row["class_name"]) for row in rows}), notes
     if not labels:
         return found, [], dict(beside.classes or {}), notes
@@ -109,6 +109,15 @@ def _only_of(cases: Sequence[ReviewCase], rows: Sequence[Row], *, where: Path) -
             code="NO_PAIRS",
         )
     return found
+
+
+def _named(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Rows with the names of the record, where the table was made without names and has the classes 1, 2, ..."""
+    if not names or any(row["class_name"] != f"class {row['class']}" for row in rows):
+        return list(rows)
+    if not {row["class"] for row in rows} <= set(range(1, len(names) + 1)):
+        return list(rows)
+    return [{**row, "class_name": names[row["class"] - 1]} for row in rows]
 
 
 def _measure(

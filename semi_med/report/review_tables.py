@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.case import Row
 from semi_med.metrics.table import case_means, summarize
 from semi_med.report.review_view import ReviewCase, ReviewView
@@ -18,6 +19,7 @@ _COLUMNS = {
     "touches_border": "At the border",
     "mean_intensity": "Mean intensity",
     "confidence": "Confidence",
+    "expected_dice": "Expected Dice",
 }
 
 
@@ -94,7 +96,7 @@ def _status(case: ReviewCase, table: Sequence[Row]) -> str:
     return "; ".join([*found, *codes])
 
 
-def class_rows(table: Sequence[Row]) -> list[dict[str, str]]:
+def class_rows(table: Sequence[Row], *, pictures: bool = False) -> list[dict[str, str]]:
     """One line for each class, and their mean if there are several."""
     lines: dict[str, dict[str, Row]] = {}
     for line in summarize(table):
@@ -114,7 +116,7 @@ def class_rows(table: Sequence[Row]) -> list[dict[str, str]]:
                 "median": number(dice["median"]),
                 "hd95": number(hd95["mean"], 1),
                 "asd": number(asd["mean"], 2),
-                "unit": unit,
+                "unit": unit if unit == "mm" or not pictures else "pixels",
                 "cases": str(dice["cases"]),
                 "undefined": f"{dice['n_undefined']} / {hd95['n_undefined']}",
             }
@@ -123,26 +125,34 @@ def class_rows(table: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def structure_table(case: ReviewCase, table: Sequence[Row]) -> dict[str, Any]:
-    """What is known about each structure of a case: columns of the table of volumes, and what was measured."""
-    columns = list(dict.fromkeys(column for row in case.volumes.values() for column in row))
+    """What is known about each structure of a case: columns of the table of volumes, and what was measured.
+
+    A column that holds nothing is left out, such as the millilitres of a picture.
+    """
+    named = dict.fromkeys(column for row in case.volumes.values() for column in row)
+    columns = [c for c in named if any(row.get(c, "") not in ("", "nan") for row in case.volumes.values())]
     measured = [row for row in table if row["case"] == case.name]
     names = list(dict.fromkeys([*case.volumes, *(row["class_name"] for row in measured)]))
     by_name = {row["class_name"]: row for row in measured}
+    picture = case.prediction is not None and is_picture(case.prediction)
     heads = [_COLUMNS.get(column, column.replace("_", " ")) for column in columns]
-    heads += ["Label, ml", "Dice", "HD95"] if measured else []
+    heads = ["Pixels" if picture and head == "Voxels" else head for head in heads]
+    in_ml = any(not math.isnan(float(row["label_ml"])) for row in measured)
+    heads += (["Label, ml"] if in_ml else []) + (["Dice", "HD95"] if measured else [])
     lines = []
     for name in names:
         cells = [_rounded(case.volumes.get(name, {}).get(column, "")) for column in columns]
-        lines.append({"name": name, "cells": cells + (_measured(by_name.get(name)) if measured else [])})
+        lines.append({"name": name, "cells": cells + (_measured(by_name.get(name), in_ml=in_ml) if measured else [])})
     return {"heads": heads, "lines": lines}
 
 
-def _measured(row: Row | None) -> list[str]:
+def _measured(row: Row | None, *, in_ml: bool) -> list[str]:
     if row is None:
-        return ["–", "–", "–"]
+        return ["–"] * (3 if in_ml else 2)
     mm, voxels = float(row["hd95_mm"]), float(row["hd95_voxel"])
     distance = f"{number(mm, 1)} mm" if not math.isnan(mm) else "–" if math.isnan(voxels) else f"{number(voxels, 1)} px"
-    return [number(float(row["label_ml"]), 1), number(float(row["dice"])), distance]
+    label = [number(float(row["label_ml"]), 1)] if in_ml else []
+    return [*label, number(float(row["dice"])), distance]
 
 
 def _rounded(text: str) -> str:

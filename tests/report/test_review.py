@@ -6,7 +6,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 from review_samples import AFFINE, NAMES, label_of, write_folders, write_map
 
 from semi_med.errors import InputError, ProblemsError
@@ -135,6 +137,43 @@ def test_an_earlier_table_is_taken_instead_of_measuring(folders, tmp_path):
         path.unlink()
     view = collect_review([folders.predictions], Beside(table=tmp_path / "table.csv"))
     assert {row["case"]: row["dice"] for row in view.table if row["class"] == 1}["good"] == 1
+
+
+def test_a_table_made_without_names_gets_those_of_the_record(folders, tmp_path):
+    from semi_med.metrics.evaluate import evaluate
+
+    evaluate(folders.predictions, folders.labels, output=tmp_path / "table.csv")
+    assert "class 1" in (tmp_path / "table.csv").read_text()
+    assert collect_review([folders.predictions], Beside(table=tmp_path / "table.csv")).classes == {
+        1: NAMES[0],
+        2: NAMES[1],
+    }
+    evaluate(folders.predictions, folders.labels, output=tmp_path / "table.csv", classes={1: "ventricle", 2: "atrium"})
+    found = collect_review([folders.predictions], Beside(table=tmp_path / "table.csv"))
+    assert found.classes == {1: "ventricle", 2: "atrium"}
+
+
+def test_pictures_are_measured_in_pixels_and_their_usual_warning_is_left_out(tmp_path):
+    random = np.random.default_rng(0)
+    for place in ("masks", "scans", "labels"):
+        (tmp_path / place).mkdir()
+    Image.fromarray(random.integers(0, 255, (20, 30, 3), np.uint8)).save(tmp_path / "scans" / "a.png")
+    label = np.zeros((30, 20, 1), np.uint8)
+    label[4:12, 5:9] = 1
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    write_label(tmp_path / "labels" / "a.png", label, affine=affine)
+    write_label(tmp_path / "masks" / "a_seg.png", np.roll(label, 2, axis=0), affine=affine)
+    row = {"case": "a", "image": "a.png", "status": "done", "output": "a_seg.png", "voxels": {"vessel": 32}}
+    row |= {"warnings": ["PICTURE: no place in space; a pixel counts as 1 mm", "ALPHA: dropped"]}
+    (tmp_path / "masks" / "run.json").write_text(json.dumps({"cases": [row]}))
+    (tmp_path / "masks" / "volumes.csv").write_text("case,class,millilitres,voxels\na,vessel,nan,32\n")
+    view = collect_review([tmp_path / "masks"], Beside(images=[tmp_path / "scans"], labels=tmp_path / "labels"))
+    assert view.cases[0].warnings == ("ALPHA: dropped",)
+    assert structure_table(view.cases[0], view.table)["heads"] == ["Pixels", "Dice", "HD95"]
+    text = write_review(tmp_path / "report.html", view).read_text()
+    assert "HD95, pixels" in text
+    assert "voxels" not in text.split('id="read"')[0]
+    assert text.count('<svg class="cut') == 1
 
 
 def test_a_table_of_other_cases_is_refused(folders, tmp_path):
