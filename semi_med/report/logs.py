@@ -17,6 +17,8 @@ HEALTH = {
     "score": "Mean score of the discriminator",
     "discriminator_labeled": "Discriminator on labels",
     "discriminator_unlabeled": "Discriminator on pseudo-labels",
+    "discriminator_right": "Share that the discriminator tells rightly",
+    "pasted": "Pasted share of voxels",
     "foreground": "Foreground share of voxels",
     "agreement": "Agreement of the two opinions",
     "pseudo_label_dice": "Dice of the pseudo-labels",

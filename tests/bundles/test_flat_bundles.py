@@ -395,6 +395,6 @@ def test_segmatch_trains_with_each_gate_and_with_learnt_magnitudes(
 
 
 def test_an_augmentation_that_does_not_exist_is_refused(photographs: Path, tmp_path: Path, error_of: Any) -> None:
-    run = runner("segmatch", "isic", photographs, tmp_path, network_def=SMALL_NETWORK, augmentation="autoaugment")
+    run = runner("segmatch", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, augmentation="autoaugment")
     error = error_of(lambda: run(output_dir=str(tmp_path / "run")))
     assert "--augmentation must be one of randaugment, ctaugment, got 'autoaugment'" in str(error)
