@@ -25,6 +25,7 @@ from semi_med.ops import (
     bare,
     class_masks,
     draw_misplacements,
+    gaussian_ramp,
     mask_dice,
     mean_by_owner,
     misplaced,
@@ -75,6 +76,7 @@ class SegMatch(AdversarialMethod):
     gate: Gate = "discriminator"
     threshold: float | None = None  # tau; None: 0.75 of D (0.5 unless graded), 0.9, and 0.95 of the map
     weight: float = 1.0  # lambda_u
+    ramp_iterations: int = 0  # until lambda_u is reached
     discriminator_loss: Literal["graded", "bce", "literal"] = "graded"
     teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
     health_confidence: float = 0.9  # only counted for the curve "confident"
@@ -102,10 +104,12 @@ class SegMatch(AdversarialMethod):
         supervised = cross_entropy(logits, labeled["label"]).mean()
         unsupervised = cross_entropy(back, label, valid=valid, taught=accepted).mean()
 
+        weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         terms = {
-            "loss": supervised + self.weight * unsupervised,
+            "loss": supervised + weight * unsupervised,
             "supervised": supervised,
             "unsupervised": unsupervised,
+            "unsupervised_weight": torch.tensor(weight),
             "score": score.mean(),
             "accepted": accepted.float().mean(),
             **self._curves(unlabeled, label, confidence, accepted, torch.where(valid, pseudo_label(back)[0], IGNORED)),
