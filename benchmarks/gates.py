@@ -71,8 +71,13 @@ def train_again(method: Any, parser: ConfigParser, loss: str, *, iterations: int
         )
         with torch.no_grad():
             label = pseudo_label(method.network(unlabeled["weak"]))[0].masked_fill(~unlabeled["seen"], IGNORED)
-        shown = {"real_image": labeled["image"], "real_label": labeled["label"]}
-        terms = method.discriminator_losses({**shown, "made_image": unlabeled["weak"], "made_label": label}, iteration)
+            tried = pseudo_label(method.network(labeled["probe"]))[0]
+        shown = {
+            **{"real_image": labeled["image"], "real_label": labeled["label"]},
+            **{"made_image": unlabeled["weak"], "made_label": label},
+            **{"tried_image": labeled["probe"], "tried_label": tried, "tried_truth": labeled["probe_label"]},
+        }
+        terms = method.discriminator_losses(shown, iteration)
         optimizer.zero_grad()
         terms["discriminator_loss"].backward()
         optimizer.step()

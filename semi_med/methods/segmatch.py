@@ -61,14 +61,14 @@ class SegMatch(AdversarialMethod):
     D does not know classes: it sees one binary mask at a time, of each foreground class that is present (an empty one
     where none is), and its scores are averaged. It gates and sends no gradient into the network.
 
-    Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks of
-    labelled images, right ones and wrong ones (another image's, and misplaced ones). Equation 1 tells labelled images
-    from unlabelled ones, for which it need not look at the mask, and ranks masks badly (docs/methods/segmatch.md); it
-    also has no lower bound, as log(1 - D) and log D go to minus infinity once D is right, and is steepest there. It is
-    `discriminator_loss="literal"` as printed and "bce" as binary cross-entropy. D sees hard masks of both kinds: soft
-    ones it would tell by their softness. Logits are warped, linearly, and voxels that a view has invented are left out
-    of every term and score. Strong views go through the network apart from the labelled images and leave no trace in
-    its batch-norm statistics. The paper names no tau, lambda_u or schedule.
+    Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks
+    of labelled images, right and wrong ones (another image's, misplaced ones, and M(T2(x_l))). Equation 1 tells
+    labelled images from unlabelled ones, for which it need not look at the mask, and ranks masks badly
+    (docs/methods/segmatch.md); it also has no lower bound, as log(1 - D) and log D go to minus infinity once D is
+    right, and is steepest there. It is `discriminator_loss="literal"` as printed and "bce" as binary cross-entropy. D
+    sees hard masks of both kinds: soft ones it would tell by their softness. Logits are warped, linearly, and voxels
+    that a view has invented are left out of every term and score. Strong views go through the network apart from the
+    labelled images and leave no trace in its batch-norm statistics. The paper names no tau, lambda_u or schedule.
     """
 
     network: nn.Module
@@ -120,6 +120,10 @@ class SegMatch(AdversarialMethod):
             "made_image": weak,
             "made_label": label,
         }
+        if "probe" in labeled:
+            with teaching(self.network, "eval"):
+                tried = pseudo_label(self.network(labeled["probe"]))[0]
+            shown |= {"tried_image": labeled["probe"], "tried_truth": labeled["probe_label"], "tried_label": tried}
         return terms, shown
 
     def discriminator_losses(self, shown: Batch, iteration: int) -> dict[str, Tensor]:
@@ -149,11 +153,15 @@ class SegMatch(AdversarialMethod):
         image, truth = shown["real_image"], shown["real_label"].long()
         expert = truth.masked_fill(truth == IGNORED, 0)
         moved = misplaced(expert, draw_misplacements(len(expert), expert.shape[2:]))
-        given = torch.cat([expert, partner(expert), moved])
-        truth = truth.repeat(3, *[1] * (truth.dim() - 1))
-        masks, owner, kind = class_masks(given.masked_fill(truth == IGNORED, IGNORED))
-        logits = self.discriminator(image[owner % len(image)], masks).float()
-        return functional.binary_cross_entropy_with_logits(logits, mask_dice(masks, owner, kind, truth=truth))
+        images, given, truths = [image] * 3, [expert, partner(expert), moved], [truth] * 3
+        if "tried_label" in shown:
+            images.append(shown["tried_image"])
+            given.append(shown["tried_label"])
+            truths.append(shown["tried_truth"].long())
+        right = torch.cat(truths)
+        masks, owner, kind = class_masks(torch.cat(given).masked_fill(right == IGNORED, IGNORED))
+        logits = self.discriminator(torch.cat(images)[owner], masks).float()
+        return functional.binary_cross_entropy_with_logits(logits, mask_dice(masks, owner, kind, truth=right))
 
     def score(self, gate: Gate, image: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
         """What a gate says of each image, 0 to 1, `(B,)`; without a gradient.

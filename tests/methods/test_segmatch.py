@@ -156,22 +156,24 @@ def test_the_graded_loss_asks_for_the_dice_of_right_and_wrong_masks_of_labelled_
     labeled, unlabeled = moved(dimensions)
     labeled["label"][0] = 0
     labeled["label"][1, :, 0] = IGNORED
+    labeled["probe"], labeled["probe_label"] = labeled["image"] + 0.5, labeled["label"].long().flip(-2)
     method = method_of(dimensions)
     _, shown = method.losses_and_shown(labeled, unlabeled, 0)
     truth = labeled["label"].long()
     expert = torch.where(truth == IGNORED, 0, truth)
     found = []
-    for given in (expert, expert.flip(0), expert.flip(-1)):
+    images, tried = labeled["image"], shown["tried_label"]
+    pairs = [(images, given, truth) for given in (expert, expert.flip(0), expert.flip(-1))]
+    for picture, given, right in [*pairs, (labeled["probe"], tried, labeled["probe_label"])]:
         for b in range(2):
-            counted = truth[b] != IGNORED
+            counted = right[b] != IGNORED
             classes = [k for k in range(1, CLASSES) if ((given[b] == k) & counted).any()]
             for k in classes or [None]:
                 mask = (given[b] == k) & counted if k else torch.zeros_like(counted)
-                right = ((truth[b] == k) if k else (truth[b] > 0)) & counted
-                total = int(mask.sum() + right.sum())
-                dice = 2 * int((mask & right).sum()) / total if total else 1.0
-                image = labeled["image"][b : b + 1]
-                d = sigmoid(float(method.discriminator(image, mask[None].float()).detach()))
+                wanted = ((right[b] == k) if k else (right[b] > 0)) & counted
+                total = int(mask.sum() + wanted.sum())
+                dice = 2 * int((mask & wanted).sum()) / total if total else 1.0
+                d = sigmoid(float(method.discriminator(picture[b : b + 1], mask[None].float()).detach()))
                 found.append(-dice * math.log(d) - (1 - dice) * math.log(1 - d))
     loss = float(method.discriminator_losses(shown, 0)["discriminator_loss"].detach())
     assert loss == pytest.approx(sum(found) / len(found), abs=1e-4)
