@@ -180,8 +180,12 @@ def largest_part(found: Fingerprint, steps: Sequence[float]) -> tuple[bool, str]
     """Whether masks keep only the largest part of each structure.
 
     nnU-Net tries it on its validation cases; of a handful of labels that is none. Here the labels decide: all of them
-    show each structure in one part, and it is thick enough that a network does not break it.
+    show each structure in one part, and it is thick enough that a network does not break it. Only of volumes: on left
+    atria it brought Dice 0.775 to 0.807, on slices of the heart 0.645 to 0.619, as a slice may have its largest part
+    anywhere.
     """
+    if len(steps) < 3:
+        return False, "all parts are kept: the largest part of one slice may be a wrong one"
     if found.labeled < ENOUGH_LABELS:
         return False, f"all parts are kept: {found.labeled} labels are too few to tell whether a structure has several"
     if any(one.whole < one.cases for one in found.classes):

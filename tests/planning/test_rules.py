@@ -269,6 +269,7 @@ def test_masks_keep_the_largest_part_where_all_labels_have_one_and_it_is_thick(c
     one = Structure(1, "atrium", labeled, 0.07, **{"whole": labeled, "thickness": 15.0, **changed})
     value, reason = rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0, 1.0))
     assert value == kept and said in reason
+    assert not rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0))[0]
 
 
 def test_few_updates_learn_faster():
