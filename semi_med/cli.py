@@ -518,7 +518,7 @@ def predict(
     ] = LabelFormat.auto,
 ) -> None:
     """Segment scans. Exit code 1 if a case failed; the others are written."""
-    from semi_med.inference.predictor import predict as predict_all
+    from semi_med.inference.batch import predict as predict_all
 
     cases = None if data_list is None else scans_of(data_list, section, inputs)
     rows = predict_all(

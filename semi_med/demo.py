@@ -183,7 +183,7 @@ def _iterations_done(log: Path) -> int:
 
 def _measure(method: str, folder: Path, listed: DataList, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Predict and evaluate the test phantoms."""
-    from semi_med.inference.predictor import predict
+    from semi_med.inference.batch import predict
 
     images = [folder / "data" / file for case in listed.test for file in case.files]
     output = folder / "predictions" / method

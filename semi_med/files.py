@@ -47,6 +47,32 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     _sync_folder(path.parent)
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a journal, and see that it is on the disk. A crash can cut off this line, but none before it.
+
+    Args:
+        path: the file; made if it is missing.
+        line: without its end.
+
+    Raises:
+        InputError: code NOT_WRITABLE.
+        ResourceError: code DISK_FULL.
+    """
+    path = Path(path)
+    content = f"{line}\n".encode()
+    try:
+        with path.open("ab+") as stream:
+            if stream.tell() > 0:
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":  # the line that a crash cut off
+                    content = b"\n" + content
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _explained(error, path, len(content)) from error
+
+
 def _explained(error: OSError, path: Path, size: int) -> InputError | ResourceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(

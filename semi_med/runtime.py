@@ -17,11 +17,15 @@ _PACKAGES = (
 )
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(largest: int = 2**31 - 1) -> bool:
     """Ask glibc to keep freed memory instead of handing it back and faulting it in again at the next step.
 
     On a CPU the big activations of a 3D network make this the largest single cost: a training step takes about half
     the time with it. Peak memory grows by a fifth. Set MALLOC_TRIM_THRESHOLD_ to any value to decide for yourself.
+
+    Args:
+        largest: bytes; what is larger goes back to the system when it is freed. For prediction, which holds volumes
+            beside the activations of windows.
 
     Returns:
         Whether it was done; never on anything but Linux with glibc.
@@ -33,7 +37,7 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    settings = {mmap_threshold: 2**31 - 1, trim_threshold: 2**31 - 1, top_pad: 64 * 2**20}
+    settings = {mmap_threshold: largest, trim_threshold: 2**31 - 1, top_pad: 64 * 2**20}
     return all(mallopt(option, value) == 1 for option, value in settings.items())
 
 

@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semi_med.inference.batch import predict
     from semi_med.inference.io import Scan, case_name, read_image, read_label, write_label
-    from semi_med.inference.predictor import Prediction, Predictor, predict
+    from semi_med.inference.predictor import Prediction, Predictor
     from semi_med.inference.reader import ScanReader
     from semi_med.inference.sliding_window import ProbabilityWindowInferer
 
@@ -30,7 +31,7 @@ __all__ = [
 _ROOMS = {
     "Prediction": "predictor",
     "Predictor": "predictor",
-    "predict": "predictor",
+    "predict": "batch",
     "ProbabilityWindowInferer": "sliding_window",
     "ScanReader": "reader",
     "Scan": "io",

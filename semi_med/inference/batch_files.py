@@ -34,13 +34,18 @@ class CaseRow(TypedDict):
     case: str
     image: str  # file name without its folder
     status: str  # "done" or "failed"
-    output: str | None  # file name in the output folder
+    output: str | None  # the label, relative to the output folder
+    outputs: dict[str, str]  # SHA-256 of every file that was written, by its name relative to the output folder
     volumes_ml: dict[str, float]  # by class name, background left out; empty for a picture, which has no size in mm
     voxels: dict[str, int]  # of a picture, pixels
+    structures: dict[str, dict[str, Any]]  # what `semi_med.inference.structures.Structure` has; unknown is None
+    confidence: float | None  # the mean over structures
     warnings: list[str]
     error: str | None
     code: str | None
     seconds: float
+    timings: dict[str, float]  # seconds of read, network, finish and write; they overlap with those of other cases
+    skipped: bool  # whether an earlier run did it
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def join_channels(
     for case in cases:
         first = folders.setdefault(case.image.parent, {}).setdefault(case.name, case)
         if first is not case:
-            problems += _clashes([first, case], set())
+            problems += clashes([first, case], set())
     for folder, groups in group_channels(folders, numbered=not in_one_file).items():
         found = folders[folder]
         whole_cases = {base for base, endings in groups.items() if len(endings) == channels > 1}
@@ -110,7 +115,7 @@ def join_channels(
             image, *further = (found[name].image for name in order)
             target = output / label_name(image, format=format, case=whole)
             joined.append(BatchCase(whole, image, target, further=tuple(further)))
-    problems += _clashes(joined, {case.image.resolve() for case in cases})
+    problems += clashes(joined, {case.image.resolve() for case in cases})
     if problems:
         raise ProblemsError(problems, title="inputs")
     return joined
@@ -145,7 +150,7 @@ def listed_cases(
         cases.append(
             BatchCase(name, first, output / label_name(first, format=format, case=name), number, tuple(further))
         )
-    if problems := _clashes(cases, {path.resolve() for paths in files.values() for path in paths}):
+    if problems := clashes(cases, {path.resolve() for paths in files.values() for path in paths}):
         raise ProblemsError(problems, title="inputs")
     return cases
 
@@ -211,7 +216,7 @@ def collect_cases(
             problems.append(error)
     cases = list(found.values())
     if not several_channels:
-        problems += _clashes(cases, {path for path, _ in found})
+        problems += clashes(cases, {path for path, _ in found})
     if problems:
         raise ProblemsError(problems, title="inputs")
     if not cases:
@@ -321,7 +326,7 @@ def _series_of(given: Path, wanted: int | str | None) -> list[tuple[str, Path, i
     return [(f"{name}_series{one.index}", given, one.index) for one in chosen]
 
 
-def _clashes(cases: Sequence[BatchCase], images: set[Path]) -> list[SemiMedError]:
+def clashes(cases: Sequence[BatchCase], images: set[Path]) -> list[SemiMedError]:
     """Outputs that two cases share, and outputs that are somebody's input."""
     problems: list[SemiMedError] = []
     seen: dict[Path, BatchCase] = {}
@@ -361,17 +366,25 @@ def make_output_folder(output: Path) -> None:
 
 
 def write_volumes(path: Path, rows: Sequence[CaseRow]) -> None:
-    """Writes one line per case and class: `case,class,millilitres,voxels`.
+    """Writes one line per case and class, with what `semi_med.inference.structures.Structure` has.
 
     A picture has no size in mm: its millilitres are `nan`, its voxels are pixels.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "class", "millilitres", "voxels"])
+    table.writerow(
+        ["case", "class", "millilitres", "voxels", "components", "touches_border", "mean_intensity", "confidence"]
+    )
     for row in rows:
-        for name, voxels in row["voxels"].items():
-            table.writerow([row["case"], name, f"{row['volumes_ml'].get(name, math.nan):.4f}", voxels])
+        for name, one in row["structures"].items():
+            numbers = [f"{_or_nan(one[key]):.4f}" for key in ("mean_intensity", "confidence")]
+            size = [f"{_or_nan(one['millilitres']):.4f}", one["voxels"], one["components"]]
+            table.writerow([row["case"], name, *size, "yes" if one["touches_border"] else "no", *numbers])
     write_atomically(path, text.getvalue())
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def write_record(

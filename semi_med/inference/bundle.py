@@ -54,6 +54,8 @@ class Bundle:
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
+        config_sha256: of `inference.json` and `metadata.json`.
+        codes: what the metadata say about the codes of the classes, by name (`segment_codes`).
     """
 
     preprocessing: Compose
@@ -68,6 +70,8 @@ class Bundle:
     largest_component: bool
     weights: Path
     sha256: str
+    config_sha256: str
+    codes: Mapping[str, Any]
 
     @property
     def by_slices(self) -> bool:
@@ -95,7 +99,8 @@ def load_bundle(
     """
     if network not in NETWORKS:
         raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {network!r}", code="SETTING")
-    classes, channels, channel_names = _read_metadata(folder / "configs" / "metadata.json")
+    metadata = folder / "configs" / "metadata.json"
+    classes, channels, channel_names = _read_metadata(metadata)
     config = folder / "configs" / "inference.json"
     weights = weights or folder / "models" / "model.pt"
     parser = _parser(config, bundle_root=folder, weights=weights, device=device)
@@ -131,6 +136,8 @@ def load_bundle(
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
+        config_sha256=hashlib.sha256(config.read_bytes() + metadata.read_bytes()).hexdigest(),
+        codes=_read_json(metadata).get("segment_codes", {}),
     )
 
 

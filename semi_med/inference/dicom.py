@@ -13,7 +13,7 @@ import numpy as np
 from semi_med.errors import InputError, SemiMedError
 from semi_med.inference.byte_check import RawVolume, check_regular_file, decoding
 from semi_med.inference.dicom_files import HEAD, is_zip, looks_like_dicom, open_files
-from semi_med.inference.dicom_process import as_error, ask
+from semi_med.inference.dicom_process import TIMEOUT, as_error, ask
 
 if TYPE_CHECKING:
     from semi_med.inference.io import Scan
@@ -90,7 +90,7 @@ def find_series(path: str | Path) -> SeriesFound:
         InputError: if it cannot be opened at all.
     """
     path = Path(path)
-    content, _ = _ask(path, {"action": "find"})
+    content, _ = ask_about(path, {"action": "find"})
     series = [
         Series(
             index=index,
@@ -141,7 +141,7 @@ def read_dicom(
         if value not in allowed[name]:
             raise InputError(f"{name} must be {' or '.join(allowed[name])}, not {value!r}", code="SETTING")
     files = Path(path) if isinstance(path, str | Path) else [Path(file) for file in path]
-    content, array = _ask(files, {"action": "read", "series": series, "choices": choices})
+    content, array = ask_about(files, {"action": "read", "series": series, "choices": choices})
     assert array is not None
     affine = np.array(content["affine"], dtype=np.float64)
     return RawVolume(array.T, affine, content["slope"], content["inter"], tuple(content["warnings"]))
@@ -179,8 +179,16 @@ def _starts_as_dicom(path: Path) -> bool:
         return looks_like_dicom(stream.read(HEAD))
 
 
-def _ask(files: Path | list[Path], request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Has the child do it, and says in errors which folder it is about."""
+def ask_about(
+    files: Path | list[Path], request: dict[str, Any], *, timeout: float = TIMEOUT
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Has the child process do something with a series, and says in errors which folder it is about.
+
+    Args:
+        files: folder, archive or file, or the files of one series.
+        request: for `dicom_worker`, without the files.
+        timeout: seconds without a sign of life.
+    """
     where = files if isinstance(files, Path) else files[0].parent if files else None
     if where is None:
         raise InputError("no file was named", fix="Name the files of a series.", code="NO_IMAGES")
@@ -189,7 +197,7 @@ def _ask(files: Path | list[Path], request: dict[str, Any]) -> tuple[dict[str, A
     given = str(files.absolute()) if isinstance(files, Path) else [str(file.absolute()) for file in files]
     try:
         with decoding(where):
-            return ask({**request, "files": given})
+            return ask({**request, "files": given}, timeout=timeout)
     except SemiMedError as error:
         raise _placed(error, where) from error.__cause__
 

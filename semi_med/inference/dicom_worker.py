@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 60.0  # without a request, after which the process ends
 FRAME = struct.Struct(">cQ")
 _BASE_MEMORY = 2**30  # bytes of address space: libraries (0.2 GB), headers, one slice
+_SEG_LIBRARIES = 2**29  # bytes of address space that writing segmentations takes beside
 _MEMORY_FACTOR = 6  # of the volume: stored, real, resampled, and what a decoder needs
 
 
@@ -149,10 +150,18 @@ def _result(request: dict[str, Any], answers: BinaryIO) -> tuple[dict[str, Any],
         raise InputError(
             "this file is one slice of a series", fix="Name the folder of the whole series.", code="SINGLE_SLICE"
         )
+    choices = Choices(**request["choices"])
+    if request["action"] == "segment":
+        from semi_med.inference.dicom_seg_writer import write_segmentation
+
+        allow_memory(2 * Path(request["label"]).stat().st_size, _SEG_LIBRARIES + files.unpacked)
+        tilt = choices.tilt == "resample"
+        write_segmentation(volume, files, request, fill_gaps=choices.gaps == "resample", allow_tilt=tilt)
+        return {}, None
     voxels = read_volume(
         volume,
         files,
-        Choices(**request["choices"]),
+        choices,
         progress=progress,
         allow_memory=lambda size: allow_memory(size, files.unpacked),
     )

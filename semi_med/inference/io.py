@@ -225,6 +225,23 @@ def write_image(path: str | Path, image: np.ndarray, *, affine: np.ndarray) -> N
     _write(path, image.astype(np.int16 if whole else np.float32), affine)
 
 
+def write_map(path: str | Path, values: np.ndarray, *, affine: np.ndarray) -> None:
+    """Writes a map of numbers, such as an uncertainty, as NIfTI in float32.
+
+    Args:
+        path: ends in .nii.gz or .nii.
+        values: (i, j, k[, c]) finite numbers.
+        affine: 4x4, voxel index to RAS millimetres; becomes sform and qform, both with code 1.
+
+    Raises:
+        InputError: if the suffix, the shape or the affine cannot be written.
+        ResourceError: code DISK_FULL.
+    """
+    path = Path(path)
+    _check_shape(path, values, axes=(3, 4))
+    _write(path, values.astype(np.float32, copy=False), affine)
+
+
 def nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
     """An uncompressed NIfTI file in the array's own type, in mm, with the affine as sform and qform (code 1)."""
     import nibabel

@@ -1,36 +1,31 @@
-"""From scans to masks with a trained bundle: one scan, or a whole folder."""
+"""From scans to masks with a trained bundle, one scan at a time."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged
+from monai.transforms import LoadImaged, apply_transform
 
 from semi_med.errors import InputError, ResourceError, SemiMedError, root_cause
-from semi_med.inference.batch_files import (
-    BatchCase,
-    CaseRow,
-    Format,
-    collect_cases,
-    join_channels,
-    listed_cases,
-    make_output_folder,
-    write_record,
-    write_volumes,
-)
 from semi_med.inference.bundle import Bundle, load_bundle, resolve_device
-from semi_med.inference.io import write_label
+from semi_med.inference.ladder import is_out_of_memory, rungs
 from semi_med.inference.picture_check import is_picture
+from semi_med.inference.precision import Precision, Precisions
 from semi_med.inference.reader import ScanReader
+from semi_med.inference.segmentation import Maps, Segmentation, segment
+from semi_med.inference.structures import Structure, measure
 from semi_med.runtime import keep_freed_memory
+
+_ACTIVATION = 2**28  # bytes: a level of a network for a few windows is smaller, a volume that counts is larger
+_SLICES = 16  # at a time, where a volume is looked through
 
 
 @dataclass(frozen=True)
@@ -40,39 +35,111 @@ class Prediction:
     Attributes:
         label: (i, j, k) class indices, or the numbers that the bundle's labels have for them; uint8, uint16 above 255.
         affine: 4x4 float64, voxel index to RAS millimetres: that of the scan.
-        volumes_ml: millilitres of every class but the background, by name; empty for what has no volume in space, a
-            picture, two axes or a sequence of flat frames.
-        voxels: the same as counts, of a picture in pixels.
+        structures: what is measured of every class but the background, by name.
         warnings: what was odd, each beginning with a code.
-        seconds: wall time, reading included.
+        seconds: wall time of reading, network and the way back to the scan's grid, by these names.
         axes: of the scan's file: 3, or of what is flat 2 for (i, j) and 4 for (i, j, 1, k).
+        maps: (i, j, k) float32 by name, or (i, j, k, classes) for probabilities; those that were asked for.
+        confidence: the mean of that of the structures; NaN if it is not known.
     """
 
     label: np.ndarray
     affine: np.ndarray
-    volumes_ml: dict[str, float]
-    voxels: dict[str, int]
+    structures: dict[str, Structure]
     warnings: tuple[str, ...]
-    seconds: float
+    seconds: dict[str, float]
     axes: int = 3
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Millilitres by name; empty for what has no volume in space: a picture, two axes, flat frames."""
+        return {name: one.millilitres for name, one in self.structures.items() if not np.isnan(one.millilitres)}
+
+    @property
+    def voxels(self) -> dict[str, int]:
+        """Voxels by name, of a picture pixels."""
+        return {name: one.voxels for name, one in self.structures.items()}
+
+    @property
+    def confidence(self) -> float:
+        """The mean over structures, see `semi_med.inference.summary.Summary`."""
+        known = [one.confidence for one in self.structures.values() if not np.isnan(one.confidence)]
+        return float(np.mean(known)) if known else float("nan")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scan that has been read and prepared.
+
+    Attributes:
+        files: it came from.
+        data: what the bundle's preprocessing gave, over the key "image".
+        intensities: (i, j, k) as they were read, of the first channel.
+        affine: of the scan.
+        warnings: of reading.
+        axes: of the file.
+        seconds: that it took.
+    """
+
+    files: tuple[str, ...]
+    data: dict[Any, Any]
+    intensities: np.ndarray
+    affine: np.ndarray
+    warnings: tuple[str, ...]
+    axes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What the networks made of a scan.
+
+    Attributes:
+        loaded: the scan.
+        segmentation: on the networks' grid.
+        seconds: that it took.
+    """
+
+    loaded: Loaded
+    segmentation: Segmentation
+    seconds: float
 
 
 class Predictor:
     """A bundle whose networks are loaded once and segment scan after scan.
 
+    A call does one scan. `read`, `segment` and `finish` are its three steps, for those who let them overlap: each may
+    run in a thread of its own.
+
     Args:
         bundle: opened with `semi_med.inference.bundle.load_bundle`; `Predictor.load` does both.
         device: where the networks are.
+        precision: of the networks, see `load`.
+        maps: what is wanted beside the label.
+        flips: average over mirror images too.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: torch.device,
+        precision: Precision = "bundle",
+        maps: Sequence[str] = (),
+        flips: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.device = device
+        self.maps = Maps.of(maps, networks=len(bundle.networks), flips=flips)
+        self.precisions = Precisions(bundle, device, precision)
         # in place of the bundle's own loader, so that no file goes round the checks
-        channels = bundle.channels or 1
-        self._reader = ScanReader(nonfinite="replace", channels=channels, flat=bundle.by_slices)
+        self._reader = ScanReader(nonfinite="replace", channels=bundle.channels or 1, flat=bundle.by_slices)
         reader: Any = self._reader  # MONAI takes instances, its annotation names only classes
         self._load = LoadImaged(keys="image", reader=reader, ensure_channel_first=True)
+        self._reading = Lock()
+        # MONAI's transforms turn their tracing off while they invert, so that two threads must not be in them at once
+        self._transforms = Lock()
 
     @classmethod
     def load(
@@ -83,6 +150,9 @@ class Predictor:
         network: str = "1",
         largest_component: bool | None = None,
         device: str | torch.device | None = None,
+        precision: Precision = "bundle",
+        maps: Sequence[str] = (),
+        flips: bool = False,
     ) -> Predictor:
         """Opens a bundle or the folder of a training run.
 
@@ -93,6 +163,10 @@ class Predictor:
             largest_component: keep only the largest connected component (26 neighbours) of each class; None follows
                 the bundle.
             device: for example "cpu" or "cuda:0"; None takes CUDA if there is one.
+            precision: "bundle" as the bundle says (its `amp`), "float32", "bfloat16", or "auto": bfloat16 where the
+                machine computes with it and a window of the first scan comes out the same.
+            maps: any of "probabilities", "uncertainty" and "disagreement".
+            flips: average over mirror images too.
 
         Raises:
             InputError: if the bundle, its weights or a setting cannot be used; the code says which.
@@ -100,7 +174,7 @@ class Predictor:
         """
         found = resolve_device(device)
         if found.type == "cpu":
-            keep_freed_memory()
+            keep_freed_memory(_ACTIVATION)
         opened = load_bundle(
             Path(bundle),
             weights=None if weights is None else Path(weights),
@@ -108,7 +182,7 @@ class Predictor:
             device=found,
             largest_component=largest_component,
         )
-        return cls(opened, device=found)
+        return cls(opened, device=found, precision=precision, maps=maps, flips=flips)
 
     def __call__(
         self, path: str | Path | Sequence[str | Path], *, dicom: Mapping[str, Any] | None = None
@@ -127,44 +201,77 @@ class Predictor:
             InputError: if the scan is not sound or does not suit the bundle.
             ResourceError: code MEMORY.
         """
+        return self.finish(self.segment(self.read(path, dicom=dicom)))
+
+    def read(self, path: str | Path | Sequence[str | Path], *, dicom: Mapping[str, Any] | None = None) -> Loaded:
+        """Reads a scan and prepares it for the networks. Arguments and errors are those of a call."""
+        files = (str(path),) if isinstance(path, str | Path) else tuple(str(name) for name in path)
+        with _explained(files):
+            return self._read(files, dict(dicom or {}))
+
+    def segment(self, loaded: Loaded, *, progress: Callable[[int, int], None] | None = None) -> Segmented:
+        """Runs the networks.
+
+        Args:
+            loaded: from `read`.
+            progress: called with the number of windows that are done, and of all.
+
+        Raises:
+            InputError: if the networks' output cannot be used.
+            ResourceError: code MEMORY, if it runs out even on the CPU.
+        """
         started = time.perf_counter()
-        self._reader.dicom = dict(dicom or {})
-        files = [str(path)] if isinstance(path, str | Path) else [str(name) for name in path]
-        try:
-            label, affine, warnings, axes = self._segment(files)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ResourceError(
-                "there is not enough memory for this scan",
-                where=files[0],
-                fix="Use the device cpu, a machine with more memory, or crop the scan.",
-                code="MEMORY",
-            ) from error
-        except Exception as error:
-            cause = root_cause(error)
-            if isinstance(cause, SemiMedError) and cause is not error:
-                raise cause from None  # MONAI wraps what a transform raises
-            raise
-        values = self.bundle.values
-        voxels = {
-            name: int(np.count_nonzero(label == values[index]))
-            for index, name in self.bundle.classes.items()
-            if index > 0
-        }
-        millilitres = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-        flat = axes != 3 or _are_pictures(files)
-        warnings += [f"EMPTY: no voxel is {name}" for name, count in voxels.items() if count == 0]
+        with _explained(loaded.files), torch.no_grad():
+            image = loaded.data["image"].as_tensor()
+            networks, reduced, notes = self.precisions.networks_for(image)
+            found = segment(
+                image,
+                self.bundle,
+                self.maps.members(networks, reduced),
+                maps=self.maps,
+                operations=loaded.data["image"].applied_operations,
+                rungs=rungs(self.device, self.bundle.inferer.at_once),
+                progress=progress,
+            )
+            self._check(found, loaded.files[0])
+            found.notes.extend(notes)
+        return Segmented(loaded, found, time.perf_counter() - started)
+
+    def finish(self, segmented: Segmented) -> Prediction:
+        """Brings the result to the grid of the scan and measures it. Errors are those of a call."""
+        started = time.perf_counter()
+        loaded, found = segmented.loaded, segmented.segmentation
+        shape = loaded.intensities.shape
+        with _explained(loaded.files), self._transforms:
+            returned = found.label_on_grid(loaded.data, self.bundle)
+            maps = {name: found.map_on_grid(name, loaded.data, self.bundle) for name in self.maps.names}
+        label = _checked_label(returned, shape, loaded.affine, largest=max(self.bundle.values))
+        names = {name: index for index, name in self.bundle.classes.items() if index > 0}
+        flat = loaded.axes != 3 or _are_pictures(loaded.files)
+        structures = measure(
+            label,
+            loaded.intensities,
+            values={name: self.bundle.values[index] for name, index in names.items()},
+            millilitres=float("nan") if flat else abs(float(np.linalg.det(loaded.affine[:3, :3]))) / 1000,
+            confidence={name: found.summary.confidence(index) for name, index in names.items()},
+        )
+        empty = [f"EMPTY: no voxel is {name}" for name, one in structures.items() if one.voxels == 0]
         return Prediction(
             label=label,
-            affine=affine,
-            volumes_ml={} if flat else {name: count * millilitres for name, count in voxels.items()},
-            voxels=voxels,
-            warnings=tuple(warnings),
-            seconds=time.perf_counter() - started,
-            axes=axes,
+            affine=loaded.affine,
+            structures=structures,
+            warnings=(*loaded.warnings, *found.notes, *empty),
+            seconds={
+                "read": loaded.seconds,
+                "network": segmented.seconds,
+                "finish": time.perf_counter() - started,
+            },
+            axes=loaded.axes,
+            maps=maps,
         )
 
-    def _segment(self, files: list[str]) -> tuple[np.ndarray, np.ndarray, list[str], int]:
-        """Label, affine and warnings of one scan, and how many axes its file has."""
+    def _read(self, files: tuple[str, ...], dicom: dict[str, Any]) -> Loaded:
+        started = time.perf_counter()
         if not self.bundle.by_slices and _are_pictures(files):
             raise InputError(
                 "the network is 3D and wants a volume, this is a picture",
@@ -172,11 +279,9 @@ class Predictor:
                 fix="Use a bundle with a 2D network.",
                 code="NDIM",
             )
-        data = self._load({"image": files if len(files) > 1 else files[0]})
-        image = data["image"]
-        shape = tuple(image.shape[1:])
-        affine = np.asarray(image.affine, dtype=np.float64).copy()
-        warnings, axes = image.meta["warnings"].splitlines(), int(image.meta["axes"])
+        with self._reading:
+            self._reader.dicom = dicom
+            image = self._load({"image": list(files) if len(files) > 1 else files[0]})["image"]
         if self.bundle.channels not in (None, image.shape[0]):
             raise InputError(
                 f"the network wants {self.bundle.channels} image channels, the case has {image.shape[0]}",
@@ -186,168 +291,84 @@ class Predictor:
                 else "Give one file per channel.",
                 code="NDIM",
             )
-        data = self.bundle.preprocessing(data)
-        with torch.no_grad():
-            probs = self.bundle.inferer(data["image"].as_tensor()[None].to(self.device), self.bundle.networks)
-        self._check_probs(probs, files[0])
-        data["pred"] = MetaTensor(probs[0], meta=data["image"].meta)
-        label = self._label_on_grid(self.bundle.postprocessing(data)["pred"], shape, affine)
-        return label, affine, warnings, axes
+        intensities = _copy(image[0].as_tensor().numpy())  # since transforms may work in place
+        affine = np.asarray(image.affine, dtype=np.float64).copy()
+        warnings, axes = tuple(image.meta["warnings"].splitlines()), int(image.meta["axes"])
+        data: Any = {"image": image}
+        del image
+        with self._transforms:  # one by one: a composition would hold the scan beside what is made of it
+            for transform in self.bundle.preprocessing.flatten().transforms:
+                data = apply_transform(transform, data)
+        return Loaded(files, data, intensities, affine, warnings, axes, time.perf_counter() - started)
 
-    def _check_probs(self, probs: torch.Tensor, file: str) -> None:
-        if probs.shape[1] != len(self.bundle.classes):
+    def _check(self, found: Segmentation, file: str) -> None:
+        if found.classes != len(self.bundle.classes):
             raise InputError(
-                f"the network gives {probs.shape[1]} classes, the metadata name {len(self.bundle.classes)}",
+                f"the network gives {found.classes} classes, the metadata name {len(self.bundle.classes)}",
                 where=self.bundle.weights,
                 fix="Mend channel_def in configs/metadata.json.",
                 code="BUNDLE",
             )
-        if not torch.isfinite(probs).all():
+        if not found.summary.finite:
             raise InputError(
                 "the network's output is not finite for this scan",
                 where=file,
-                fix="Set amp to false in the bundle's inferer; if that does not help, look at the values of the scan.",
+                fix="Predict with --precision float32; if that does not help, look at the values of the scan.",
                 code="NONFINITE_OUTPUT",
             )
 
-    def _label_on_grid(self, pred: torch.Tensor, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-        """Class indices from what the postprocessing returned, checked to lie on the grid of the scan."""
-        values = pred.detach().cpu()
-        back = isinstance(values, MetaTensor) and np.allclose(np.asarray(values.affine), affine, atol=1e-4)
-        if tuple(values.shape) != (1, *shape) or not back:
-            raise InputError(
-                f"postprocessing must return class indices on the grid of the scan, (1, {shape}) with its affine; "
-                f"it returned {tuple(values.shape)}",
-                where="postprocessing",
-                fix="Use AsDiscreted(argmax=True) and Invertd over the preprocessing.",
-                code="BUNDLE",
-            )
-        return values.numpy()[0].astype(np.uint8 if max(self.bundle.values) < 256 else np.uint16)
+
+def _copy(image: np.ndarray) -> np.ndarray:
+    """A copy in half of the memory, int16, where that holds every value, as it does for CT and most MR."""
+    made = np.empty(image.shape, np.int16)
+    for start in range(0, image.shape[0], _SLICES):
+        part = image[start : start + _SLICES]
+        if part.min() < -(2**15) or part.max() >= 2**15:
+            return image.copy()
+        made[start : start + _SLICES] = part
+        if not np.array_equal(made[start : start + _SLICES], part):
+            return image.copy()
+    return made
+
+
+def _checked_label(label: torch.Tensor, shape: tuple[int, ...], affine: np.ndarray, *, largest: int) -> np.ndarray:
+    """Class indices from what the postprocessing returned, checked to lie on the grid of the scan."""
+    values = label.detach().cpu()
+    back = isinstance(values, MetaTensor) and np.allclose(np.asarray(values.affine), affine, atol=1e-4)
+    if tuple(values.shape) != (1, *shape) or not back:
+        raise InputError(
+            f"postprocessing must return class indices on the grid of the scan, (1, {shape}) with its affine; "
+            f"it returned {tuple(values.shape)}",
+            where="postprocessing",
+            fix="Use AsDiscreted(argmax=True) and Invertd over the preprocessing.",
+            code="BUNDLE",
+        )
+    return values.numpy()[0].astype(np.uint8 if largest < 256 else np.uint16, copy=False)
+
+
+class _explained:
+    """Says of memory that ran out, and of what a transform wrapped, what it is."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._file = files[0]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        if is_out_of_memory(error):
+            raise ResourceError(
+                "there is not enough memory for this scan",
+                where=self._file,
+                fix="Use the device cpu, a machine with more memory, or crop the scan.",
+                code="MEMORY",
+            ) from error
+        cause = root_cause(error)
+        if isinstance(cause, SemiMedError) and cause is not error:
+            raise cause from None  # MONAI wraps what a transform raises
 
 
 def _are_pictures(files: Sequence[str]) -> bool:
     return all(is_picture(Path(file)) for file in files)
-
-
-def predict(
-    bundle: str | Path,
-    inputs: Sequence[str | Path],
-    output: str | Path,
-    *,
-    cases: Mapping[str, Sequence[Path]] | None = None,
-    network: str = "1",
-    largest_component: bool | None = None,
-    device: str | torch.device | None = None,
-    weights: str | Path | None = None,
-    series: int | str | None = None,
-    dicom: Mapping[str, Any] | None = None,
-    format: Format = "auto",
-    report: Callable[[CaseRow, int, int], None] | None = None,
-) -> list[CaseRow]:
-    """Segments files, folders of scans and DICOM series; a case that fails is recorded and the others go on.
-
-    Writes `<case>_seg.nii.gz` for every case, for a picture `<case>_seg.png`, and `volumes.csv` and `run.json`, each at
-    once or not at all.
-
-    Args:
-        bundle: see `Predictor.load`.
-        inputs: scans, folders of scans, and folders or zip archives of DICOM series.
-        output: folder for the results; made if it is not there.
-        cases: names and files of the cases, as a data list has them; then no input is looked through.
-        network: see `Predictor.load`.
-        largest_component: see `Predictor.load`.
-        device: see `Predictor.load`.
-        weights: see `Predictor.load`.
-        series: of DICOM folders with several: a number, the beginning of a hash, or "all".
-        dicom: `gaps`, `tilt` and `burned_in` of `semi_med.inference.dicom.read_dicom`.
-        format: of the labels; "nifti" also for pictures, "png" also for volumes of one slice.
-        report: called after every case with its row, the number of finished cases and the number of all.
-
-    Returns:
-        One row per case, in the order of the inputs; `status` is "done" or "failed".
-
-    Raises:
-        InputError: if the inputs, the bundle or the output folder cannot be used; no case has been touched then.
-        ResourceError: if the device cannot be used, or the disk is full.
-    """
-    output = Path(output)
-    if cases is None:
-        paths = [Path(path) for path in inputs]
-        found = collect_cases(paths, output, series=series, format=format, several_channels=True)
-    else:
-        found = listed_cases(cases, output, series=series, format=format)
-    predictor = Predictor.load(
-        bundle, weights=weights, network=network, largest_component=largest_component, device=device
-    )
-    if cases is None:
-        found = join_channels(
-            found,
-            output,
-            channels=predictor.bundle.channels or 1,
-            names=predictor.bundle.channel_names,
-            in_one_file=predictor.bundle.in_one_file,
-            format=format,
-        )
-    make_output_folder(output)
-    settings = {
-        "bundle": Path(bundle).resolve().name,
-        "weights": predictor.bundle.weights.name,
-        "weights_sha256": predictor.bundle.sha256,
-        "network": network,
-        "largest_component": predictor.bundle.largest_component,
-        "device": str(predictor.device),
-        "window": list(predictor.bundle.inferer.window),
-        "stride": list(predictor.bundle.inferer.stride),
-        "amp": predictor.bundle.inferer.amp,
-        "dicom": {"series": series, **(dicom or {})},
-        "classes": {str(predictor.bundle.values[index]): name for index, name in predictor.bundle.classes.items()},
-    }
-    started, clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
-    rows: list[CaseRow] = []
-    try:
-        for case in found:
-            rows.append(_predict_case(predictor, case, dict(dicom or {})))
-            if report is not None:
-                report(rows[-1], len(rows), len(found))
-    finally:  # an interrupted run keeps its record
-        write_volumes(output / "volumes.csv", rows)
-        write_record(
-            output / "run.json",
-            settings,
-            rows=rows,
-            started=started.isoformat(timespec="seconds"),
-            seconds=time.perf_counter() - clock,
-        )
-    return rows
-
-
-def _predict_case(predictor: Predictor, case: BatchCase, dicom: Mapping[str, Any]) -> CaseRow:
-    started = time.perf_counter()
-    row = CaseRow(
-        case=case.name,
-        image=case.image.name,
-        status="failed",
-        output=None,
-        volumes_ml={},
-        voxels={},
-        warnings=[],
-        error=None,
-        code=None,
-        seconds=0.0,
-    )
-    try:
-        prediction = predictor([case.image, *case.further], dicom={**dicom, "series": case.series})
-        write_label(case.target, prediction.label, affine=prediction.affine, axes=prediction.axes)
-    except SemiMedError as error:
-        if error.code == "DISK_FULL":  # every further case would fail alike
-            raise
-        row["error"], row["code"] = f"{error.problem}. {error.fix}" if error.fix else error.problem, error.code
-    except Exception as error:  # one case must not stop the batch
-        text = f"{type(error).__name__}: {error}".replace(f"{case.image.parent}/", "")
-        row["error"], row["code"] = text, "UNEXPECTED"
-    else:
-        row["status"], row["output"] = "done", case.target.name
-        row["volumes_ml"], row["voxels"] = prediction.volumes_ml, prediction.voxels
-        row["warnings"] = list(prediction.warnings)
-    row["seconds"] = round(time.perf_counter() - started, 3)
-    return row

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from semi_med.errors import InputError
+from semi_med.inference.ladder import Ladder, Rung
+from semi_med.inference.members import Members
+from semi_med.inference.stitching import Place, Slab, Sums, WindowGrid, batches
 
 Network: TypeAlias = Callable[..., Any]  # an nn.Module, as MONAI types it
 
 
-class ProbabilityWindowInferer(SlidingWindowInferer):
+class ProbabilityWindowInferer(Inferer):
     """Mean softmax probabilities over overlapping windows and over networks.
 
     Every window counts the same. Volumes smaller than the window are padded with zeros on both sides and the result is
@@ -23,8 +27,10 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
     and those that compare with it), there with a window of 112 x 112 x 80 and strides of 18 and 4 voxels.
 
     With a window of two numbers the networks are 2D. A picture (B, C, i, j) is segmented as it is, and a volume, a
-    stack or a sequence (B, C, i, j, k) slice by slice, as many slices at a time as windows, so that a volume of any
-    length takes no more memory than its probabilities.
+    stack or a sequence (B, C, i, j, k) slice by slice, as many slices at a time as windows.
+
+    A call gives the probabilities of the whole volume; `slabs` gives them plane by plane, so that a volume of any size
+    takes little more memory than itself.
 
     Args:
         roi_size: window in voxels, one number per axis of the networks: three or two.
@@ -66,13 +72,12 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
             raise InputError(
                 f"an axis of the volume is wanted, 0, 1, 2 or -1, not {slice_axis}", where="slice_axis", code="SETTING"
             )
-        overlap = [_overlap(size, step) for size, step in zip(roi_size, stride, strict=True)]
-        super().__init__(
-            roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant", device=device
-        )
+        super().__init__()
         self.window = roi_size
         self.stride = stride
+        self.at_once = sw_batch_size
         self.amp = amp
+        self.device = None if device is None else torch.device(device)
         self.slice_axis = slice_axis
 
     def __call__(self, inputs: Tensor, network: Network | Sequence[Network], *args: Any, **kwargs: Any) -> Tensor:
@@ -89,56 +94,98 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
         Returns:
             (B, classes, *spatial), float32; sums to 1 over the classes.
         """
-        networks: list[Network] = list(network) if isinstance(network, Sequence | nn.ModuleList) else [network]
-        if not networks:
-            raise InputError("at least one network is wanted, none came", where="inferer", code="SETTING")
-
-        def mean_probs(window: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            probs = self._probs(networks[0], window, *args, **kwargs)
-            for peer in networks[1:]:
-                probs += self._probs(peer, window, *args, **kwargs)
-            return probs / len(networks)
-
-        if len(self.window) == 2 and inputs.ndim == 5:
-            return self._by_slices(inputs, mean_probs, *args, **kwargs)
-        return cast(Tensor, super().__call__(inputs.float(), mean_probs, *args, **kwargs))
-
-    def _by_slices(self, inputs: Tensor, mean_probs: Network, *args: Any, **kwargs: Any) -> Tensor:
-        """Probabilities of every slice of (B, C, i, j, k), together (B, classes, i, j, k)."""
-        axis = 2 + self.slice_axis % 3
-        stack = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs).movedim(axis, 2)
-        batch, _, slices = stack.shape[:3]
-        at_once = max(1, self.sw_batch_size // batch)
+        networks: list[Any] = list(network) if isinstance(network, Sequence | nn.ModuleList) else [network]
+        members = Members(networks, reduced=_reduced(inputs.device, amp=self.amp), args=args, kwargs=kwargs)
         probs: Tensor | None = None
-        for start in range(0, slices, at_once):
-            part = stack[:, :, start : start + at_once].transpose(1, 2)  # (B, n, C, i, j)
-            found = cast(Tensor, super().__call__(part.flatten(0, 1).float(), mean_probs, *args, **kwargs))
-            found = found.unflatten(0, (batch, -1)).transpose(1, 2)
-            if probs is None:
-                shape = list(inputs.shape)
-                shape[1] = found.shape[1]
-                probs = found.new_empty(shape)
-            probs.movedim(axis, 2)[:, :, start : start + at_once] = found
+        for number, image in enumerate(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs):
+            for slab in self.slabs(image, members):
+                if probs is None:
+                    shape = (inputs.shape[0], slab.values.shape[0], *inputs.shape[2:])
+                    probs = torch.empty(shape, device=self.device or inputs.device)
+                probs[number][(slice(None), *slab.place)] = slab.values.to(probs.device)
         if probs is None:
-            raise ValueError(f"one slice or more is wanted, came {tuple(inputs.shape)}")
+            raise ValueError(f"one image or more is wanted, came {tuple(inputs.shape)}")
         return MetaTensor(probs).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else probs
 
-    def _probs(self, network: Network, window: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        kind = window.device.type
-        dtype = torch.bfloat16 if kind == "cpu" else torch.float16
-        with torch.autocast(kind, dtype=dtype, enabled=self.amp):
-            logits = network(window, *args, **kwargs)
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"a network must return its logits as one tensor here, not {type(logits).__name__}")
-        if logits.shape[1] < 2:
-            raise ValueError("two channels or more are wanted (background and classes), one came: its softmax is 1")
-        return torch.softmax(logits.float(), dim=1)
+    def slabs(
+        self,
+        image: Tensor,
+        members: Members,
+        *,
+        rungs: Sequence[Rung] | None = None,
+        say: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Slab]:
+        """What the members say about one image on average, each slab of planes as soon as it is known.
+
+        Args:
+            image: (C, *spatial).
+            members: networks, and what is wanted of them.
+            rungs: where to compute; the next one is taken when memory runs out, and nothing is computed twice. By
+                default the image's device, and no way out.
+            say: called with a sentence each time that memory ran out.
+            progress: called after each group of windows with how many are done, and of how many.
+
+        Raises:
+            MemoryError, torch.OutOfMemoryError: as they came, when there is no further rung.
+        """
+        flat = len(self.window) == 2 and image.ndim == 4
+        window, stride, axis = self.window, self.stride, None
+        if flat:  # slices are windows that are one voxel thick
+            axis = self.slice_axis % 3
+            window, stride = ((*one[:axis], 1, *one[axis:]) for one in (window, stride))
+        grid = WindowGrid.over(image.shape[1:], window, stride, axis=axis)
+        device = image.device
+        ladder = Ladder(rungs or [Rung(self.at_once, self.device or device, device)], members, say=say)
+        volume = grid.pad(image)
+        sums: Sums | None = None
+        done = 0
+        try:
+            for group in batches(grid, lambda: ladder.rung.at_once):
+                for place, result in _results(group, volume, grid, ladder, thin=axis if flat else None):
+                    sums = sums or Sums(grid, result)
+                    if (slab := ladder.attempt(partial(_finish, sums, place[grid.axis], ladder))) is not None:
+                        yield slab
+                    ladder.attempt(partial(_add, sums, place, result, ladder))
+                done += len(group)
+                if progress is not None:
+                    progress(done, len(grid))
+            if sums is not None and (slab := _finish(sums, grid.padded[grid.axis], ladder)) is not None:
+                yield slab
+        finally:
+            ladder.close()
 
 
-def _overlap(size: int, step: int) -> float:
-    """The overlap from which MONAI computes this very stride.
+def _finish(sums: Sums, upto: int, ladder: Ladder) -> Slab | None:
+    sums.to(ladder.rung.stitch)
+    return sums.finish(upto)
 
-    MONAI truncates `int(size * (1 - overlap))`, which for the plain `1 - step / size` may come out one voxel short
-    (a window of 112 with a stride of 16 moves by 15); half a voxel more is safe for every window.
-    """
-    return 0.0 if step == size else 1 - (step + 0.5) / size
+
+def _add(sums: Sums, place: Place, result: Tensor, ladder: Ladder) -> None:
+    sums.to(ladder.rung.stitch)
+    sums.add(place, result)
+
+
+def _results(
+    group: Sequence[Place], volume: Tensor, grid: WindowGrid, ladder: Ladder, *, thin: int | None
+) -> Iterator[tuple[Place, Tensor]]:
+    """(channels, *window) of every window of a group, in smaller groups once memory has run out."""
+    done = 0
+    while done < len(group):
+
+        def attempt(done: int = done) -> tuple[Sequence[Place], Tensor]:
+            part = group[done : done + ladder.rung.at_once]
+            windows = torch.cat([grid.cut(volume, place) for place in part]).to(ladder.rung.network).float()
+            if thin is None:
+                return part, ladder.members(windows)
+            return part, ladder.members(windows.squeeze(2 + thin)).unsqueeze(2 + thin)
+
+        part, results = ladder.attempt(attempt)
+        yield from zip(part, results, strict=True)
+        done += len(part)
+
+
+def _reduced(device: torch.device, *, amp: bool) -> torch.dtype | None:
+    if not amp:
+        return None
+    return torch.bfloat16 if device.type == "cpu" else torch.float16

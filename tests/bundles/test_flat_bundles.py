@@ -13,8 +13,8 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from semi_med.inference.batch import predict
 from semi_med.inference.label_png import label_png
-from semi_med.inference.predictor import predict
 from semi_med.recipes.compose import compose, compose_config, methods
 from tests.conftest import BundleRunner
 

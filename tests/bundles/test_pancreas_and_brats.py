@@ -13,7 +13,7 @@ from semi_med.data.data_list import DataList, save_data_list
 from semi_med.datasets import brats2019
 from semi_med.datasets.pancreas_ct import PROTOCOLS
 from semi_med.datasets.prepared import MadeCase, PreparedDataset, SourceCase, prepare_cases
-from semi_med.inference.predictor import predict
+from semi_med.inference.batch import predict
 from semi_med.recipes.compose import compose, compose_config, methods
 from tests.conftest import TINY_SETTINGS, BundleRunner
 

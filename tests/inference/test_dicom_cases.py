@@ -13,10 +13,10 @@ from test_dicom_safety import run_cli
 
 from semi_med.data.validation import validate_sections
 from semi_med.errors import InputError, ProblemsError
+from semi_med.inference.batch import predict
 from semi_med.inference.batch_files import collect_cases
 from semi_med.inference.dicom import is_dicom
 from semi_med.inference.io import read_image, write_label
-from semi_med.inference.predictor import predict
 from semi_med.inference.reader import ScanReader
 from tests.corpus.dicom_corpus import oblique, plan_series
 

@@ -19,10 +19,10 @@ import pytest
 from semi_med import cli
 from semi_med.errors import SemiMedError
 from semi_med.inference import dicom_process, dicom_worker
+from semi_med.inference.batch import predict
 from semi_med.inference.dicom import file_name, find_series, is_dicom, read_dicom
 from semi_med.inference.dicom_process import Child
 from semi_med.inference.io import read_image
-from semi_med.inference.predictor import predict
 from tests.corpus.dicom_corpus import CANARY, CORPUS, IDENTITY, plan_series, save
 from tests.corpus.dicom_fuzz import fuzz
 

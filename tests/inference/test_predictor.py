@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from inference_samples import convolution, write_bundle, write_nifti
+from scipy import ndimage
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.inference import Predictor, predict, read_label
@@ -275,7 +276,8 @@ def test_a_batch_goes_on_after_a_bad_case(tmp_path, bundle, scans, image):
         ("cut", "failed", "TRUNCATED"),
     ]
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert sorted(path.name for path in out.iterdir()) == ["a_seg.nii.gz", "b_seg.nii.gz", "run.json", "volumes.csv"]
+    names = ["a_seg.nii.gz", "b_seg.nii.gz", "manifest.jsonl", "run.json", "volumes.csv"]
+    assert sorted(path.name for path in out.iterdir()) == names
     np.testing.assert_array_equal(read_label(out / "b_seg.nii.gz").array, brighter(image))
 
 
@@ -283,12 +285,17 @@ def test_the_table_has_a_line_per_case_and_class(tmp_path, bundle, scans, image)
     predict(bundle, [scans / "a.nii"], tmp_path / "out", device="cpu")
     with (tmp_path / "out" / "volumes.csv").open() as stream:
         (line,) = csv.DictReader(stream)
-    voxels = int(brighter(image).sum())
+    found = brighter(image) == 1
+    voxels = int(found.sum())
+    assert 0 < float(line.pop("confidence")) < 1
     assert line == {
         "case": "a",
         "class": "left atrium",
         "millilitres": f"{voxels * 0.006:.4f}",
         "voxels": str(voxels),
+        "components": str(ndimage.label(found, np.ones((3, 3, 3)))[1]),
+        "touches_border": "yes",
+        "mean_intensity": f"{image[found].mean():.4f}",
     }
 
 

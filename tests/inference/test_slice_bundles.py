@@ -176,7 +176,8 @@ def test_a_picture_is_measured_in_pixels_and_no_millilitre_is_invented(tmp_path,
     predict(bundle, [save_picture(tmp_path / "a.png", picture)], tmp_path / "out", device="cpu")
     with (tmp_path / "out" / "volumes.csv").open() as stream:
         (line,) = csv.DictReader(stream)
-    assert line == {"case": "a", "class": "vessel", "millilitres": "nan", "voxels": "60"}
+    assert [line[name] for name in ("case", "class", "millilitres", "voxels")] == ["a", "vessel", "nan", "60"]
+    assert (line["components"], line["touches_border"], line["mean_intensity"]) == ("1", "no", "220.0000")
     (case,) = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
     assert (case["volumes_ml"], case["voxels"]) == ({}, {"vessel": 60})
 

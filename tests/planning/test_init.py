@@ -144,7 +144,7 @@ def test_monais_own_way_of_prediction_writes_the_same_numbers(trained, folder, t
 
 
 def test_predictions_are_measured_against_the_labels_as_they_are(trained, folder, tmp_path):
-    from semi_med.inference.predictor import predict
+    from semi_med.inference.batch import predict
     from semi_med.metrics.evaluate import evaluate
 
     predict(trained, [folder / "images/p0.nii.gz"], tmp_path, device="cpu")

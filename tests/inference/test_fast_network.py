@@ -1,0 +1,129 @@
+"""The fast form of a network says what the network says."""
+
+import math
+
+import pytest
+import torch
+from inference_samples import write_bundle, write_nifti
+from monai.networks.nets import BasicUNet
+from torch import nn
+
+from semi_med.errors import InputError
+from semi_med.inference import Predictor
+from semi_med.inference.fast_network import _Packed, prepared
+from semi_med.inference.precision import Precisions
+from semi_med.networks import VNet
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Norms with statistics, as after a training."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+    return network.eval().requires_grad_(False)
+
+
+NETWORKS = {
+    "vnet": lambda: VNet(1, 3, base_filters=4, levels=3),
+    "interpolated": lambda: VNet(1, 3, base_filters=4, levels=3, upsampling="interpolated"),
+    "two channels": lambda: VNet(2, 3, base_filters=4, levels=3),
+    "instance norm": lambda: VNet(1, 3, base_filters=4, levels=3, normalization="instance"),
+    "unet": lambda: BasicUNet(3, 1, 3, features=(4, 4, 4, 4, 4, 4), norm="batch"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_probabilities_are_the_same_to_rounding(name):
+    network = trained(NETWORKS[name]())
+    channels = 2 if name == "two channels" else 1
+    fast = prepared(network, window=(16, 16, 32), channels=channels)
+    assert fast is not None
+    image = torch.randn(2, channels, 16, 16, 32)
+    torch.testing.assert_close(fast(image).softmax(1), network(image).softmax(1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vnet", "instance norm"])
+def test_bfloat16_changes_little_and_gives_float32(name):
+    network = trained(NETWORKS[name]())
+    fast = prepared(network, window=(16, 16, 16), channels=1, reduced=True)
+    assert fast is not None
+    image = torch.randn(1, 1, 16, 16, 16)
+    found = fast(image)
+    assert found.dtype == torch.float32
+    difference = (found.softmax(1) - network(image).softmax(1)).abs().max()
+    assert 0 < difference < 0.1
+
+
+def test_batch_norms_are_folded_and_convolutions_packed():
+    fast = prepared(trained(NETWORKS["vnet"]()), window=(16, 16, 16), channels=1)
+    assert fast is not None
+    kinds = [type(module) for module in fast.modules()]
+    assert nn.BatchNorm3d not in kinds
+    if hasattr(torch._C._nn, "mkldnn_reorder_conv3d_weight"):
+        assert _Packed in kinds
+
+
+def test_the_network_itself_is_left_as_it_is():
+    network = trained(NETWORKS["vnet"]())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    prepared(network, window=(16, 16, 16), channels=1)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+class Twice(nn.Module):
+    """A norm stands behind a convolution, but is also used without it: folding it would change what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.first(image) + self.first[1](image.expand(-1, 3, -1, -1, -1))
+
+
+def test_a_network_that_would_say_something_else_is_not_changed():
+    assert prepared(trained(Twice()), window=(8, 8, 8), channels=1) is None
+
+
+def test_two_dimensions_are_left_alone():
+    assert prepared(nn.Conv2d(1, 2, 3).eval(), window=(16, 16), channels=1) is None
+
+
+# ---- which precision -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("amp", "wanted"), [(False, "float32"), (True, "bfloat16")])
+def test_the_precision_is_by_default_that_of_the_bundle(tmp_path, amp, wanted):
+    predictor = Predictor.load(write_bundle(tmp_path / "b", amp=amp), device="cpu")
+    predictor(write_nifti(tmp_path / "a.nii", torch.rand(5, 5, 5).numpy()))
+    assert predictor.precisions.chosen == wanted
+
+
+@pytest.mark.parametrize(
+    ("able", "agreement", "wanted", "told"),
+    [(False, 1.0, "float32", 0), (True, 0.999, "bfloat16", 0), (True, 0.99, "float32", 1)],
+)
+def test_auto_is_bfloat16_where_the_machine_has_it_and_a_window_agrees(
+    tmp_path, monkeypatch, able, agreement, wanted, told
+):
+    monkeypatch.setattr("semi_med.inference.precision._computes_bfloat16", lambda device: able)
+    monkeypatch.setattr(Precisions, "_agreement", lambda self, image: agreement)
+    predictor = Predictor.load(write_bundle(tmp_path / "b"), device="cpu", precision="auto")
+    found = predictor(write_nifti(tmp_path / "a.nii", torch.rand(5, 5, 5).numpy()))
+    assert predictor.precisions.chosen == wanted
+    assert sum(one.startswith("PRECISION") for one in found.warnings) == told
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 5), (2, 9, 3)])
+def test_the_middle_window_is_compared_whatever_the_size_of_the_scan(tmp_path, shape):
+    predictor = Predictor.load(write_bundle(tmp_path / "b"), device="cpu", precision="auto")
+    agreement = predictor.precisions._agreement(torch.linspace(-1, 1, math.prod(shape)).reshape(1, *shape))
+    assert 0.9 < agreement <= 1
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(InputError, match="float32, bfloat16, auto is wanted, not 'half'"):
+        Predictor.load(write_bundle(tmp_path / "b"), device="cpu", precision="half")
