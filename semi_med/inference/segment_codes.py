@@ -33,7 +33,6 @@ _ANATOMY = {
     "left ventricle myocardium": ("49848007", "Left Ventricle Myocardium"),
     "liver": ("10200004", "Liver"),
     "lung": ("39607008", "Lung"),
-    "myocardium": ("74281007", "Myocardium"),
     "pancreas": ("15776009", "Pancreas"),
     "prostate": ("41216001", "Prostate"),
     "right atrium": ("73829009", "Right atrium"),
