@@ -13,6 +13,7 @@ from semi_med.errors import InputError, SemiMedError
 from semi_med.files import write_atomically
 from semi_med.inference.dicom_files import FileSet
 from semi_med.inference.dicom_geometry import Layout, arrange
+from semi_med.inference.dicom_objects import uid
 from semi_med.inference.dicom_series import Volume
 
 _SERIES_NUMBER = 300  # of results, behind those of a scanner
@@ -124,6 +125,8 @@ def _sources(volume: Volume, layout: Layout, files: FileSet) -> tuple[list[Any],
         for name, value in _EMPTY.items():
             if name not in data:
                 setattr(data, name, value)
+        for name in ("SOPClassUID", "SOPInstanceUID"):  # anonymised files may have them in the meta information only
+            setattr(data, name, uid(data, name) or uid(data.file_meta, f"MediaStorage{name}"))
         sources.append(data)
     if several or "NumberOfFrames" in sources[0]:
         return sources, [one.frame for one in ordered]

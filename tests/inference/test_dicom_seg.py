@@ -185,6 +185,17 @@ def test_a_series_whose_names_were_removed_still_gets_a_segmentation(tmp_path):
 
 
 @needs_highdicom
+def test_what_an_object_is_may_stand_in_its_meta_information_only(tmp_path):
+    plan = plan_series(shape=SHAPE)
+    for one in plan.slices:
+        del one.SOPClassUID
+    series = plan.write(tmp_path / "series")
+    label, affine = label_for(series)
+    write_seg(tmp_path / "seg.dcm", series, label, choices={}, info=INFO)
+    np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", affine, label.shape), numbered(label))
+
+
+@needs_highdicom
 def test_an_empty_label_is_written_as_such(tmp_path):
     series = plan_series(shape=SHAPE).write(tmp_path / "series")
     label, _ = label_for(series)
