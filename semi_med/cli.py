@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semi_med import cli_export, cli_prepare, cli_report, cli_text
-from semi_med.cli_options import DataListOption, Section, SectionOption, labels_of, scans_of
+from semi_med import cli_export, cli_predict, cli_prepare, cli_report, cli_text
+from semi_med.cli_options import DataListOption, Section, SectionOption, labels_of
 from semi_med.compare.arguments import spread
 from semi_med.errors import InputError, SemiMedError
 
@@ -36,24 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_prepare.app, name="prepare")
+app.command()(cli_predict.predict)
 
 _BUG = 5
-
-
-class Network(str, Enum):
-    """Which of the trained networks segments."""
-
-    first = "1"
-    second = "2"
-    mean = "mean"
-
-
-class LabelFormat(str, Enum):
-    """What the labels of a prediction are written as."""
-
-    auto = "auto"
-    nifti = "nifti"
-    png = "png"
 
 
 class Strata(str, Enum):
@@ -479,74 +464,6 @@ def train(
     command = launch.training_command(bundle, settings={**given, **chosen})
     typer.echo(launch.shown(command), err=True)
     raise typer.Exit(launch.run(command))
-
-
-@app.command()
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="A bundle with weights, or the folder of a training run.")],
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Scans or pictures, folders of them, folders or zips of a DICOM series.")
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for <case>_seg.nii.gz, of pictures <case>_seg.png.")
-    ],
-    network: Annotated[Network, typer.Option(help="Which of two networks, or the mean of both.")] = Network.first,
-    largest_component: Annotated[
-        bool | None,
-        typer.Option(
-            "--largest-component/--all-components",
-            help="Of each class keep the largest component, or all; by default as the bundle says.",
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default CUDA if there is one.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Instead of the bundle's models/model.pt.")] = None,
-    data_list: DataListOption = None,
-    section: SectionOption = Section.test,
-    series: Annotated[
-        str | None,
-        typer.Option(metavar="N|HASH|all", help="Of a DICOM folder with several series; semi-med series lists them."),
-    ] = None,
-    allow_gaps: Annotated[
-        bool, typer.Option("--allow-gaps", help="Fill in missing DICOM slices by interpolation, with a warning.")
-    ] = False,
-    refuse_burned_in: Annotated[
-        bool, typer.Option("--refuse-burned-in", help="Refuse DICOM whose pixels may show who the patient is.")
-    ] = False,
-    label_format: Annotated[
-        LabelFormat,
-        typer.Option("--format", help="nifti: for pictures too; png: for volumes of one slice too."),
-    ] = LabelFormat.auto,
-) -> None:
-    """Segment scans. Exit code 1 if a case failed; the others are written."""
-    from semi_med.inference.batch import predict as predict_all
-
-    cases = None if data_list is None else scans_of(data_list, section, inputs)
-    rows = predict_all(
-        bundle,
-        inputs,
-        output,
-        cases=cases,
-        network=network.value,
-        largest_component=largest_component,
-        device=device,
-        weights=weights,
-        series=series,
-        dicom={
-            "gaps": "resample" if allow_gaps else "error",
-            "burned_in": "error" if refuse_burned_in else "warn",
-        },
-        format=label_format.value,
-        report=cli_text.case_line(),
-    )
-    for row in rows:
-        if row["output"]:
-            typer.echo(output / row["output"])
-    typer.echo(output / "volumes.csv")
-    typer.echo(output / "run.json")
-    failed = sum(row["status"] == "failed" for row in rows)
-    if failed:
-        typer.echo(f"error: {failed} of {len(rows)} cases failed, see above and run.json", err=True)
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from semi_med.inference.dicom import SeriesFound
     from semi_med.planning.init import Planned
 
+_ERASE = "\r\033[K"  # what stands on the line of a terminal
 _WIDTH = 160  # characters, where there is no terminal
 _METRIC_NAMES = {
     "dice": "Dice",
@@ -43,7 +44,7 @@ def counter(what: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         text = f"{what} {done}/{total}, {_left(started, done, total)} left"
         if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            print(f"{_ERASE}{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
         elif done == total or done * 10 // total > (done - 1) * 10 // total:
             print(text, file=sys.stderr, flush=True)
 
@@ -64,14 +65,28 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
             found = ", ".join(f"{name} {sizes.get(name, f'{pixels} pixels')}" for name, pixels in row["voxels"].items())
         else:
             found = f"FAILED: {row['error']}"
-        left = _left(started, done, total)
-        text = f"[{done}/{total}] {row['case']}: {found} ({row['seconds']:.1f} s, {left} left)"
-        print(text, file=sys.stderr, flush=True)
+        cost = "done before" if row["skipped"] else f"{row['seconds']:.1f} s"
+        text = f"[{done}/{total}] {row['case']}: {found} ({cost}, {_left(started, done, total)} left)"
+        print(f"{_ERASE if sys.stderr.isatty() else ''}{text}", file=sys.stderr, flush=True)
         for warning in row["warnings"]:
             if warning.startswith("PICTURE") and warning in said:
                 continue
             said.add(warning)
             print(f"    warning: {warning}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def window_line() -> Callable[[str, int, int], None] | None:
+    """A function of (case, done, all) that keeps the last line of a terminal up to date; a log gets none."""
+    if not sys.stderr.isatty():
+        return None
+    started: dict[str, float] = {}
+
+    def show(case: str, done: int, total: int) -> None:
+        clock = started.setdefault(case, time.monotonic())
+        text = f"{case}: window {done}/{total}, {_left(clock, done, total)} left"
+        print(f"{_ERASE}{text}", end="", file=sys.stderr, flush=True)
 
     return show
 

@@ -370,7 +370,6 @@ class _Guard:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         step, row = self._step, self._step.row
-        row["seconds"] = round(row["seconds"] + time.perf_counter() - self._clock, 3)
         if not isinstance(error, Exception):
             return False
         if isinstance(error, SemiMedError):
@@ -381,6 +380,7 @@ class _Guard:
             text = f"{type(error).__name__}: {error}".replace(f"{step.case.image.parent}/", "")
             code = "UNEXPECTED"
         row["status"], row["error"], row["code"], row["output"] = "failed", text, code, None
+        row["seconds"] = round(time.perf_counter() - self._clock, 3)
         step.over, step.loaded, step.segmented = True, None, None
         return True
 
