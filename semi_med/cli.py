@@ -497,6 +497,10 @@ def evaluate(
     iou: Annotated[
         bool, typer.Option("--iou", help="Also the IoU of every class over the pixels of all cases, with background.")
     ] = False,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="volumes.csv", help="Of the predictions: does their confidence know which are bad?"),
+    ] = None,
 ) -> None:
     """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels.
 
@@ -518,8 +522,11 @@ def evaluate(
         group_pattern=group_pattern,
         volume_pattern=volume_pattern,
         iou=iou,
+        scores=scores,
     )
     typer.echo(cli_text.summary_table(result.summary))
+    if result.rankings:
+        typer.echo(cli_text.ranking_table(result.rankings))
     if result.breakdown:
         typer.echo(cli_text.breakdown_table(result.breakdown))
     if result.iou:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from semi_med.errors import SemiMedError
     from semi_med.inference.batch_files import CaseRow
     from semi_med.inference.dicom import SeriesFound
+    from semi_med.metrics.confidence import Ranking
     from semi_med.planning.init import Planned
 
 _ERASE = "\r\033[K"  # what stands on the line of a terminal
@@ -214,6 +215,28 @@ def iou_table(iou: Mapping[str, float]) -> str:
     table = Table("class", "IoU over all pixels")
     for name, value in iou.items():
         table.add_row(_cell(name), _number(value, 4))
+    return _text(table)
+
+
+def ranking_table(rankings: Sequence[Ranking]) -> str:
+    """How a score of confidence goes with Dice."""
+    from rich.table import Table
+
+    table = Table(
+        *("structure", "cases", "Spearman", "95 % interval", "AURC", "of no order", "of Dice's order"),
+        *("expected Dice off by", "score itself off by"),
+    )
+    for one in rankings:
+        numbers = (one.aurc, one.aurc_random, one.aurc_best, one.error, one.error_raw)
+        interval = f"{_number(one.low, 2)} to {_number(one.high, 2)}"
+        cells = (
+            one.structure,
+            one.cases,
+            _number(one.spearman, 2),
+            interval,
+            *(_number(value, 4) for value in numbers),
+        )
+        table.add_row(*(_cell(value) for value in cells))
     return _text(table)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row
+from semi_med.metrics.confidence import CURVE_COLUMNS, Ranking, as_content, rank_structures, read_scores
 from semi_med.metrics.files import TABLE_COLUMNS, recorded_classes, write_csv, write_json
 from semi_med.metrics.iou import counts_of, iou_of
 from semi_med.metrics.pair import measure_pair, read_classes, values_in
@@ -53,6 +54,7 @@ class EvaluationResult:
         volume_rows: one dict for each volume and class or region, as from `pool_volumes`.
         breakdown: summaries of regions, groups and volumes, as from `break_down`; empty if none was asked for.
         iou: as from `semi_med.metrics.iou.iou_of`, of the cases that could be measured; empty if it was not asked for.
+        rankings: how the scores go with Dice, if there are any.
     """
 
     rows: list[Row]
@@ -66,6 +68,7 @@ class EvaluationResult:
     volume_rows: tuple[Row, ...] = ()
     breakdown: tuple[Row, ...] = ()
     iou: dict[str, float] = field(default_factory=dict)
+    rankings: tuple[Ranking, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def evaluate(
     volume_pattern: str | None = None,
     ignored: int | None = None,
     iou: bool = False,
+    scores: Path | None = None,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
@@ -116,17 +120,21 @@ def evaluate(
         volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
         ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
         iou: also the IoU of every class, background included, over the pixels of all cases together.
+        scores: the `volumes.csv` of the predictions, whose confidence is compared with Dice; `<name>_confidence.json`
+            and `<name>_risk_coverage.csv` are written then.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
 
     Raises:
-        InputError: a path is wrong or nothing matches; code REGION or PATTERN for a region or a pattern.
+        InputError: a path is wrong or nothing matches; code REGION or PATTERN for a region or a pattern, TABLE or
+            SCORES for scores.
         ProblemsError: predictions are missing and `allow_missing` is off, or not one pair could be measured.
     """
     if report is not None and not callable(report):
         raise TypeError(f"report: wanted a function of one line of text, got {type(report).__name__}")
     table = _table_path(output)
+    known = None if scores is None else read_scores(scores)
     pairing = pair_files(predictions, labels, cases=cases)
     if pairing.missing and not allow_missing:
         raise _missing_predictions(pairing, predictions)
@@ -166,6 +174,8 @@ def evaluate(
         whole = {case: files for case, files in pairing.pairs.items() if case not in problems}
         counts = counts_of(whole, classes=names, ignored=ignored)
         result = replace(result, iou=iou_of(counts, classes=names))
+    if known is not None:
+        result = replace(result, rankings=tuple(rank_structures(known, rows)))
     return result if table is None else _written(result, table, asked, ignored=ignored)
 
 
@@ -316,4 +326,10 @@ def _written(result: EvaluationResult, table: Path, asked: _Asked, *, ignored: i
         path = table.with_name(f"{table.stem}_volumes.csv")
         written.append(write_csv(path, result.volume_rows, columns=VOLUME_COLUMNS))
     written.append(write_json(table.with_name(f"{table.stem}_summary.json"), content))
+    if result.rankings:
+        curves = [row for one in result.rankings for row in one.curve]
+        path = table.with_name(f"{table.stem}_risk_coverage.csv")
+        written.append(write_csv(path, curves, columns=CURVE_COLUMNS))
+        path = table.with_name(f"{table.stem}_confidence.json")
+        written.append(write_json(path, as_content(result.rankings)))
     return replace(result, written=tuple(written))
