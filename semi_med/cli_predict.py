@@ -88,6 +88,12 @@ def predict(
     ] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write those of all classes.")] = False,
     tta: Annotated[Tta, typer.Option(help="flips: average over mirror images, 8 times the work in 3D.")] = Tta.none,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE_confidence.json", help="Of semi-med evaluate --scores: adds the Dice to expect of each case."
+        ),
+    ] = None,
     dicom_seg: Annotated[
         bool | None,
         typer.Option(
@@ -139,6 +145,7 @@ def predict(
         naming=naming.value,
         dicom_seg=dicom_seg,
         skip_existing=skip_existing,
+        calibration=calibration,
         report=cli_text.case_line(),
         progress=cli_text.window_line(),
     )

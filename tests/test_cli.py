@@ -335,6 +335,15 @@ def test_predict_lists_what_it_wrote_and_counts_cases(command, bundle, listed, t
     assert "[5/5] e: left atrium 0.1 ml (" in done.err  # 32 voxels of 2 mm3
 
 
+def test_predict_goes_on_by_checksums_and_says_so(command, bundle, listed, tmp_path):
+    arguments = ("predict", bundle, listed.parent / "images", "-o", tmp_path / "out", "--device", "cpu")
+    assert command(*arguments, "--uncertainty").code == 0
+    done = command(*arguments, "--uncertainty", "--skip-existing")
+    assert (done.code, "5 of 5 cases had been done before" in done.err) == (0, True)
+    assert str(tmp_path / "out" / "maps" / "a_uncertainty.nii.gz") in done.out.splitlines()
+    assert "(done before, " in done.err
+
+
 def test_a_failed_case_does_not_stop_the_others_and_shows_in_the_exit_code(command, bundle, listed, tmp_path):
     (listed.parent / "images" / "b.nii.gz").write_bytes(b"")
     done = command("predict", bundle, listed.parent / "images", "-o", tmp_path / "out", "--device", "cpu")

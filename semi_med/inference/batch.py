@@ -31,6 +31,7 @@ from semi_med.inference.manifest import Manifest, input_checksum, sha256
 from semi_med.inference.naming import NAMINGS, Names, Naming, describe_bids
 from semi_med.inference.precision import Precision
 from semi_med.inference.predictor import Loaded, Prediction, Predictor
+from semi_med.metrics.confidence import MEAN, expected_dice, read_calibration
 
 T = TypeVar("T")
 _READ_AHEAD = 2**26  # voxels of a scan beside which the next one is not read yet
@@ -46,12 +47,14 @@ class Wanted:
         dicom_seg: a DICOM SEG for each DICOM series: True, False, or None for "if highdicom is installed".
         skip_existing: cases that the folder's manifest has, with the same input and settings and whose files are
             unharmed, are left as they are.
+        calibration: the `<table>_confidence.json` of an evaluation, which says what Dice to expect of a confidence.
     """
 
     format: Format = "auto"
     naming: Naming = "case"
     dicom_seg: bool | None = None
     skip_existing: bool = False
+    calibration: Path | None = None
 
     def __post_init__(self) -> None:
         if self.naming not in NAMINGS:
@@ -81,6 +84,7 @@ def predict(
     naming: Naming = "case",
     dicom_seg: bool | None = None,
     skip_existing: bool = False,
+    calibration: str | Path | None = None,
     report: Callable[[CaseRow, int, int], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[CaseRow]:
@@ -107,6 +111,7 @@ def predict(
         naming: see `Wanted`.
         dicom_seg: see `Wanted`.
         skip_existing: see `Wanted`.
+        calibration: see `Wanted`.
         report: called after every case with its row, the number of finished cases and the number of all.
         progress: called while the networks run with the case, the number of finished windows and that of all.
 
@@ -118,7 +123,7 @@ def predict(
         ResourceError: if the device cannot be used, or the disk is full.
     """
     output, dicom = Path(output), dict(dicom or {})
-    wanted = Wanted(format, naming, dicom_seg, skip_existing)
+    wanted = Wanted(format, naming, dicom_seg, skip_existing, None if calibration is None else Path(calibration))
     found = (
         collect_cases([Path(path) for path in inputs], output, series=series, format=format, several_channels=True)
         if cases is None
@@ -191,7 +196,15 @@ class _Batch:
     ) -> None:
         self._predictor, self._output, self._wanted, self._dicom = predictor, output, wanted, dicom
         self._progress = progress
-        written = {"format": wanted.format, "naming": wanted.naming, "dicom_seg": self._writes_seg}
+        self._calibration: dict[str, dict[str, float]] = {}
+        if wanted.calibration is not None:
+            self._calibration = read_calibration(wanted.calibration)
+        written = {
+            "format": wanted.format,
+            "naming": wanted.naming,
+            "dicom_seg": self._writes_seg,
+            "calibration": self._calibration,
+        }
         self._settings = {**settings, **written}
         self._manifest: Manifest | None = None
 
@@ -293,8 +306,11 @@ class _Batch:
             row["status"], row["output"] = "done", _relative(step.case.target, self._output)
             row["outputs"] = {_relative(path, self._output): sha256(path) for path in files}
             row["volumes_ml"], row["voxels"] = prediction.volumes_ml, prediction.voxels
-            row["structures"] = {name: _known(asdict(one)) for name, one in prediction.structures.items()}
+            for name, one in prediction.structures.items():
+                expected = expected_dice(self._calibration, name, one.confidence)
+                row["structures"][name] = _known({**asdict(one), "expected_dice": expected})
             row["confidence"] = _number(prediction.confidence)
+            row["expected_dice"] = _number(self._expected(prediction))
             row["warnings"] = [*prediction.warnings, *notes]
             timings = {**prediction.seconds, "write": time.perf_counter() - clock}
             row["timings"] = {name: round(seconds, 3) for name, seconds in timings.items()}
@@ -302,6 +318,11 @@ class _Batch:
             assert self._manifest is not None
             self._manifest.add(step.case.name, step.checksum, {**row})
         return step.row
+
+    def _expected(self, prediction: Prediction) -> float:
+        """Of the case: by the line of the means over classes; with one class by that of the class."""
+        names = [*prediction.structures]
+        return expected_dice(self._calibration, MEAN if len(names) > 1 else names[0], prediction.confidence)
 
     def _write_files(self, case: BatchCase, prediction: Prediction) -> tuple[list[Path], list[str]]:
         """The files of a case, each whole or not at all, and warnings."""
@@ -396,6 +417,7 @@ def _new_row(case: BatchCase) -> CaseRow:
         voxels={},
         structures={},
         confidence=None,
+        expected_dice=None,
         warnings=[],
         error=None,
         code=None,

@@ -38,8 +38,9 @@ class CaseRow(TypedDict):
     outputs: dict[str, str]  # SHA-256 of every file that was written, by its name relative to the output folder
     volumes_ml: dict[str, float]  # by class name, background left out; empty for a picture, which has no size in mm
     voxels: dict[str, int]  # of a picture, pixels
-    structures: dict[str, dict[str, Any]]  # what `semi_med.inference.structures.Structure` has; unknown is None
+    structures: dict[str, dict[str, Any]]  # as `semi_med.inference.structures.Structure`; what is unknown is None
     confidence: float | None  # the mean over structures
+    expected_dice: float | None  # what that means, if there is a calibration
     warnings: list[str]
     error: str | None
     code: str | None
@@ -366,18 +367,21 @@ def make_output_folder(output: Path) -> None:
 
 
 def write_volumes(path: Path, rows: Sequence[CaseRow]) -> None:
-    """Writes one line per case and class, with what `semi_med.inference.structures.Structure` has.
+    """Writes one line per case and class: its measures, its confidence and the Dice that is to be expected of that.
 
     A picture has no size in mm: its millilitres are `nan`, its voxels are pixels.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
-        ["case", "class", "millilitres", "voxels", "components", "touches_border", "mean_intensity", "confidence"]
+        [
+            *("case", "class", "millilitres", "voxels", "components", "touches_border"),
+            *("mean_intensity", "confidence", "expected_dice"),
+        ]
     )
     for row in rows:
         for name, one in row["structures"].items():
-            numbers = [f"{_or_nan(one[key]):.4f}" for key in ("mean_intensity", "confidence")]
+            numbers = [f"{_or_nan(one[key]):.4f}" for key in ("mean_intensity", "confidence", "expected_dice")]
             size = [f"{_or_nan(one['millilitres']):.4f}", one["voxels"], one["components"]]
             table.writerow([row["case"], name, *size, "yes" if one["touches_border"] else "no", *numbers])
     write_atomically(path, text.getvalue())

@@ -368,6 +368,18 @@ def test_confidence_is_the_dice_that_the_probabilities_promise(tmp_path, bundle,
     assert float(line["confidence"]) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_a_calibration_says_what_dice_to_expect(tmp_path, bundle, image):
+    path = write_nifti(tmp_path / "a.nii", image)
+    line = {"structure": "left atrium", "slope": 2.0, "offset": -0.6}
+    (tmp_path / "c.json").write_text(json.dumps({"structures": [line]}))
+    (row,) = predict(bundle, [path], tmp_path / "out", device="cpu", calibration=tmp_path / "c.json")
+    assert row["expected_dice"] == pytest.approx(2 * row["confidence"] - 0.6, abs=1e-5)
+    assert row["structures"]["left atrium"]["expected_dice"] == row["expected_dice"]
+    with (tmp_path / "out" / "volumes.csv").open() as stream:
+        (found,) = csv.DictReader(stream)
+    assert float(found["expected_dice"]) == pytest.approx(row["expected_dice"], abs=1e-4)
+
+
 def test_structures_are_counted_and_measured_on_the_scan_as_it_was_read(tmp_path, image):
     values = np.full((7, 6, 5), 10.25, np.float32)
     values[1:3, 1:3, 1:3] = 100.5

@@ -296,6 +296,7 @@ def test_the_table_has_a_line_per_case_and_class(tmp_path, bundle, scans, image)
         "components": str(ndimage.label(found, np.ones((3, 3, 3)))[1]),
         "touches_border": "yes",
         "mean_intensity": f"{image[found].mean():.4f}",
+        "expected_dice": "nan",
     }
 
 
