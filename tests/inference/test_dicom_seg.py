@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -96,6 +97,15 @@ def test_voxels_come_back_from_one_object_with_many_frames(tmp_path):
     series = plan.write(tmp_path / "series")
     label, affine = label_for(series)
     write_seg(tmp_path / "seg.dcm", series, label, choices={}, info=INFO)
+    np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", affine, label.shape), numbered(label))
+
+
+@needs_highdicom
+def test_voxels_come_back_from_a_zip(tmp_path):
+    series = plan_series(shape=SHAPE, axes=oblique(4)).write(tmp_path / "series")
+    archive = Path(shutil.make_archive(str(tmp_path / "visit"), "zip", series))
+    label, affine = label_for(archive)
+    write_seg(tmp_path / "seg.dcm", archive, label, choices={}, info=INFO)
     np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", affine, label.shape), numbered(label))
 
 
