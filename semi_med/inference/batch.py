@@ -164,6 +164,7 @@ def predict(
         "maps": list(predictor.maps.names),
         "flips": flips,
         "dicom": {"series": series, **dicom},
+        "classes": {str(predictor.bundle.values[index]): name for index, name in predictor.bundle.classes.items()},
     }
     batch = _Batch(predictor, output, wanted, dicom, settings, progress)
     return batch.run(found, report)
