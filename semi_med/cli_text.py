@@ -66,7 +66,7 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
             found = ", ".join(f"{name} {sizes.get(name, f'{pixels} pixels')}" for name, pixels in row["voxels"].items())
         else:
             found = f"FAILED: {row['error']}"
-        cost = "done before" if row["skipped"] else f"{row['seconds']:.1f} s"
+        cost = "done before" if row.get("skipped") else f"{row['seconds']:.1f} s"
         text = f"[{done}/{total}] {row['case']}: {found} ({cost}, {_left(started, done, total)} left)"
         print(f"{_ERASE if sys.stderr.isatty() else ''}{text}", file=sys.stderr, flush=True)
         for warning in row["warnings"]:
