@@ -35,8 +35,9 @@ class Manifest:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._descriptor = _lock(self.path)
-        for left in folder.rglob(TEMPORARY_NAMES):
-            left.unlink(missing_ok=True)
+        for place in ("", "maps/", "sub-*/**/"):  # where this run writes; other folders below may be somebody else's
+            for left in folder.glob(place + TEMPORARY_NAMES):
+                left.unlink(missing_ok=True)
         self._done = {(line["case"], line["settings"]): line for line in _lines(self.path)}
 
     def close(self) -> None:

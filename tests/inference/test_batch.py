@@ -134,6 +134,15 @@ def test_a_killed_batch_goes_on_where_it_was(tmp_path, bundle, image):
     assert not list(out.glob(".*"))
 
 
+def test_only_what_a_run_left_itself_is_removed(tmp_path, bundle, scans):
+    names = [f"{place}.semi_med_x.tmp" for place in ("", "maps/", "sub-1/anat/", "other/")]
+    for name in names:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"half a file")
+    run(bundle, scans, tmp_path / "out")
+    assert [(tmp_path / "out" / name).exists() for name in names] == [False, False, False, True]
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path, bundle, scans):
     (tmp_path / "out").mkdir()
     held = Manifest(tmp_path / "out", {})
