@@ -34,6 +34,8 @@ def write_slice_bundle(
         "crop_size": list(window),
         "stride": list(window),
         "image_size": size,
+        "intensity_mean": None,
+        "intensity_sd": None,
         "network_def": network,
         "largest_component": largest,
     }

@@ -107,19 +107,19 @@ def test_masks_have_the_numbers_of_the_labels(trained, folder):
     import torch
 
     from semi_med.inference.predictor import Predictor
+    from semi_med.inference.sliding_window import ProbabilityWindowInferer
+    from semi_med.inference.stitching import Slab
 
-    class EveryClass:
+    class EveryClass(ProbabilityWindowInferer):
         """Says background, liver and spleen in slabs, as a network of two iterations may not."""
 
-        window = (16, 16, 16)
-
-        def __call__(self, inputs, networks):
-            probs = torch.zeros(1, 3, *inputs.shape[2:])
-            probs[:, 0], probs[:, 1, 4:8], probs[:, 2, 8:12] = 0.5, 1, 1
-            return probs
+        def slabs(self, image, members, **options):
+            probs = torch.zeros(3, *image.shape[1:])
+            probs[0], probs[1, 4:8], probs[2, 8:12] = 0.5, 1, 1
+            yield Slab(0, 0, probs)
 
     predictor = Predictor.load(trained, device="cpu")
-    predictor.bundle.inferer = EveryClass()
+    predictor.bundle.inferer = EveryClass((16, 16, 16), (16, 16, 16))
     made = predictor(folder / "images/p6.nii.gz")
     assert [int((made.label == value).sum()) // (22 * 20) for value in (0, 50, 255)] == [16, 4, 4]
     assert made.voxels == {"liver": 4 * 22 * 20, "spleen": 4 * 22 * 20}
