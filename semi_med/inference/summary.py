@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semi_med.inference.members import entropy
 
-_FAINT = 0.1  # probabilities below are not counted
+_FAINT = 0.3  # probabilities below are not counted
 
 
 class Summary:
@@ -19,8 +19,8 @@ class Summary:
     the voxels inside. It needs no label. How well it ranks cases by their true Dice depends on network and data and
     must be looked at on labelled cases that no training has seen (`semi-med evaluate --scores`).
 
-    Differs from the paper: probabilities below 0.1 are not counted. Trained with Dice on few labels, networks leave a
-    few per cent on each of very many voxels of the background, which outweigh the structure and say nothing of it.
+    Differs from the paper: probabilities below 0.3 are not counted. Trained on few labels, networks leave up to a
+    fifth on each of very many voxels of the background, which outweigh the structure and say nothing of it.
 
     Slabs are added one by one; a class is compared with the label that its probabilities give, before anything is
     cleaned or brought to another grid.
