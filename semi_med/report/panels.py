@@ -20,6 +20,7 @@ from skimage.measure import find_contours
 from semi_med.errors import InputError
 from semi_med.inference.grids import ras_affine, to_ras
 from semi_med.inference.io import Scan, read_image
+from semi_med.inference.nifti_check import nifti_shape
 from semi_med.inference.picture_check import is_picture
 from semi_med.metrics.pair import check_same_grid, read_classes
 from semi_med.report.overlay import PLANES, Plane
@@ -141,11 +142,9 @@ def _channels(path: Path) -> int:
     """Length of the fourth axis of a NIfTI file; everything else has one channel."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return 1
-    import nibabel
-
     try:
-        shape = nibabel.Nifti1Image.from_filename(path).shape
-    except Exception:  # a damaged file: its reader says what is wrong with it
+        shape = nifti_shape(path)
+    except InputError:  # a damaged file: its reader says what is wrong with it
         return 1
     return int(shape[3]) if len(shape) == 4 and shape[2] > 1 else 1
 

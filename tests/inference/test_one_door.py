@@ -19,7 +19,10 @@ from semi_med.errors import InputError, ProblemsError, SemiMedError
 PACKAGE = Path(__file__).parents[2] / "semi_med"
 READERS = {"nibabel", "SimpleITK", "pydicom", "PIL", "itk", "imageio", "tifffile", "nrrd", "highdicom", "skimage.io"}
 # besides the door itself: what writes pictures and files, and never opens any
-WRITERS = {"report/contact_sheet.py", "data/thumbnails.py", "datasets/stored.py"}
+WRITERS = {
+    *("data/thumbnails.py", "datasets/stored.py"),
+    *("report/contact_sheet.py", "report/panels.py", "report/viewer.py"),
+}
 OPENING = re.compile(r"(^|\.)(load|open|ReadImage|ImageFileReader|ImageSeriesReader|dcmread|imread|read_file)$")
 MONAI_READERS = {"NibabelReader", "ITKReader", "PydicomReader", "PILReader", "NrrdReader", "NumpyReader"}
 
