@@ -249,9 +249,14 @@ def _arguments(component: Any, parser: ConfigParser | None) -> list[str] | None:
     if not ConfigComponent.is_instantiable(component) or parser is None:
         return []
     name = ConfigComponent({"_target_": component["_target_"]}, locator=parser.locator).resolve_module_name()
-    target = locate(name) if isinstance(name, str) else name
+    return arguments_of(name)
+
+
+def arguments_of(target: Any) -> list[str] | None:
+    """Names that a class or function takes, given itself or by its import path; None if any could be right."""
     try:
-        parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
+        found: Any = locate(target) if isinstance(target, str) else target
+        parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -665,7 +665,11 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the comparison: new, or to go on with.")],
     task: Annotated[str | None, typer.Option(help="For example la, hippocampus or phantom.")] = None,
     methods: Annotated[
-        list[str] | None, typer.Option(metavar="NAME ...", help="One or more; supervised is always among them.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME ...",
+            help="One or more; NAME=METHOD is a variant with settings of its own; supervised is always among them.",
+        ),
     ] = None,
     labeled: Annotated[
         list[int] | None, typer.Option(metavar="N ...", help="Numbers of labelled subjects, for example 4 8.")
@@ -679,7 +683,12 @@ def compare(
     iterations: Annotated[int | None, typer.Option(min=1, help="Of every run; by default the task's.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE ...", help="For all methods; METHOD:NAME=VALUE for one."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE ...", help="For all methods; METHOD:NAME=VALUE for one or a variant."
+        ),
+    ] = None,
+    variants: Annotated[
+        Path | None, typer.Option(help="JSON file of named variants; see docs/compare.md.", dir_okay=False)
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; by default one on each GPU, else on each core.")
@@ -710,6 +719,7 @@ def compare(
         iterations=iterations,
         settings=settings or (),
         all_labels=all_labels,
+        variants=variants,
     )
     if job is not None or report_only:
         plain = Request(folder=request.folder, dataset_dir=dataset_dir)

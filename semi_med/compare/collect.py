@@ -12,7 +12,7 @@ from typing import Any
 
 from semi_med.compare.job import prediction_of
 from semi_med.compare.lists import shows_pictures
-from semi_med.compare.plan import Job, Plan, about, task_of
+from semi_med.compare.plan import Job, Plan, task_of
 from semi_med.compare.records import fault_of, is_old, record_of, table_of
 from semi_med.compare.stages import Stage, stages_of
 from semi_med.data.data_list import DataList, load_data_list
@@ -79,7 +79,7 @@ def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Com
     return ComparisonView(
         title=f"{_title(plan, folder)}: did the unlabelled {thing}s help?",
         runs=[_result(plan, job, folder, listed) for job in finished],
-        method_names={method: about(method)["name"] for method in plan.methods},
+        method_names={method: plan.title_of(method) for method in plan.methods},
         subjects={case.name: subject_of(case) for case in listed.test},
         images={case.name: data / case.files[0] for case in listed.test},
         labels={case.name: data / str(case.label) for case in listed.test},
@@ -206,7 +206,8 @@ def _summary(plan: Plan, listed: DataList, *, thing: str) -> dict[str, Any]:
 
 def command_of(plan: Plan) -> str:
     """The command that gives the same plan, without places on a machine."""
-    words = ["semi-med", "compare", "--task", plan.task, "--methods", *plan.methods]
+    arms = [f"{name}={plan.variants[name]}" if name in plan.variants else name for name in plan.methods]
+    words = ["semi-med", "compare", "--task", plan.task, "--methods", *arms]
     words += [
         "--labeled",
         *map(str, plan.labeled),

@@ -278,7 +278,7 @@ def seconds_left(
             paces[method] = seconds / iterations
     if not paces:
         return None
-    networks = {method: int(about(method)["networks"]) for method in plan.methods}
+    networks = {method: int(about(plan.recipe_of(method))["networks"]) for method in plan.methods}
     single = sum(pace / networks[method] for method, pace in paces.items()) / len(paces)
     rest = [
         (plan.iterations - progress[job.name][0]) * paces.get(job.method, single * networks[job.method])

@@ -1,4 +1,4 @@
-"""The settings given with `--set`: for all methods, or for one."""
+"""The settings given with `--set`: for all methods, or for one method or variant."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import ast
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from semi_med.bundle_settings import arguments_of
 from semi_med.errors import InputError
 from semi_med.launch import parse_setting
 from semi_med.recipes.compose import TaskLike, compose_config, methods
 
-Overrides = Mapping[str, Mapping[str, str]]  # "" for all methods, else a method's name
+Overrides = Mapping[str, Mapping[str, str]]  # "" for all methods, else the name of a method or variant
 
 _RESERVED = {
     "max_iterations": "Use --iterations.",
@@ -33,8 +35,12 @@ _RESERVED = {
 _DECIDED = ("#data", "#output_dir", "#seed")  # ends of settings that decide what is compared
 
 
-def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+def parse_overrides(texts: Iterable[str], *, variants: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """Settings by method from `NAME=VALUE` (all methods) and `METHOD:NAME=VALUE`.
+
+    Args:
+        texts: what was given.
+        variants: names that may stand before the colon as well.
 
     Raises:
         InputError: code SETTING; it is written otherwise, or is one that the comparison sets itself.
@@ -44,7 +50,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         name, value = parse_setting(text)
         method, colon, rest = name.partition(":")
         if colon and not rest.startswith(":"):  # MONAI writes a::b for a#b
-            check_names("method", [method], known=methods())
+            check_names("method", [method], known=[*methods(), *variants])
             name = rest
         else:
             method = ""
@@ -57,7 +63,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def check_names(kind: str, names: Iterable[str], *, known: Sequence[str]) -> None:
+def check_names(kind: str, names: Iterable[str], *, known: Sequence[str], where: Path | None = None) -> None:
     """Refuse a name that is not among those known.
 
     Raises:
@@ -68,21 +74,22 @@ def check_names(kind: str, names: Iterable[str], *, known: Sequence[str]) -> Non
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             fix = f"Did you mean {near[0]}? " if near else ""
             fix += f"Known: {', '.join(known)}."
-            raise InputError(f"there is no {kind} {name!r}", fix=fix, code="SETTING")
+            raise InputError(f"there is no {kind} {name!r}", where=where, fix=fix, code="SETTING")
 
 
-def check_overrides(overrides: Overrides, chosen: Sequence[str], *, task: TaskLike) -> None:
+def check_overrides(overrides: Overrides, chosen: Mapping[str, str], *, task: TaskLike) -> None:
     """Refuse a setting that a method does not have, before anything is trained.
 
     Args:
         overrides: from `parse_overrides`.
-        chosen: the methods of the comparison, with those of their earlier runs.
+        chosen: the methods and variants of the comparison, with those of their earlier runs, to their recipes.
         task: their task.
 
     Raises:
         InputError: code SETTING.
     """
-    configs = {method: compose_config("train", method=method, task=task) for method in chosen}
+    recipes = {recipe: compose_config("train", method=recipe, task=task) for recipe in dict.fromkeys(chosen.values())}
+    configs = recipes | {name: recipes[recipe] for name, recipe in chosen.items()}
     for method, settings in overrides.items():
         if method and method not in configs:
             raise InputError(
@@ -109,18 +116,29 @@ def _unknown(name: str, lacking: Sequence[str], configs: Mapping[str, Mapping[st
 
 def _names(config: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(config, Mapping):
-        for key, value in config.items():
+        for key in dict.fromkeys([*config, *(_arguments(config) or ())]):
             yield f"{prefix}{key}"
-            yield from _names(value, f"{prefix}{key}#")
+            yield from _names(config.get(key), f"{prefix}{key}#")
 
 
 def knows(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a configuration has a setting, or a component there whose arguments only its training can judge."""
+    """Whether a configuration has a setting, or a component there that takes it, or may take it."""
     *parents, last = name.split("#")
     place: Any = config
     for part in parents:
         place = _inside(place, part)
-    return _inside(place, last) is not None or (isinstance(place, Mapping) and ("_target_" in place or last in place))
+    if _inside(place, last) is not None or (isinstance(place, Mapping) and last in place):
+        return True
+    taken = _arguments(place)
+    return taken is None or last in taken
+
+
+def _arguments(place: Any) -> list[str] | None:
+    """Names that a component takes, none of what is no component; None where only its training can judge."""
+    if not isinstance(place, Mapping) or "_target_" not in place:
+        return []
+    target = str(place["_target_"])
+    return arguments_of(target) if target.startswith("semi_med.") else None
 
 
 def _inside(place: Any, part: str) -> Any:
@@ -129,18 +147,22 @@ def _inside(place: Any, part: str) -> Any:
     return place.get(part) if isinstance(place, Mapping) else None
 
 
-def settings_for(overrides: Overrides, method: str, *, stage: str, task: TaskLike) -> dict[str, str]:
+def settings_for(
+    overrides: Overrides, method: str, *, stage: str, task: TaskLike, recipe: str | None = None
+) -> dict[str, str]:
     """The settings of one training.
 
     Args:
         overrides: from `parse_overrides`.
-        method: the method of the job.
-        stage: the method that is trained: the same, or that of its earlier run. What was given for the method goes
+        method: the method or variant of the job.
+        stage: the method that is trained: the job's, or that of its earlier run. What was given for the method goes
             for its earlier run too where that has such a setting, as both must have one network.
         task: their task.
+        recipe: the method that a variant is of; what was given for that goes for the variant too, which may change it.
     """
-    own = dict(overrides.get(method, {}))
-    if stage != method:
+    recipe = recipe or method
+    own = {**overrides.get(recipe, {}), **overrides.get(method, {})}
+    if stage != recipe:
         config = compose_config("train", method=stage, task=task)
         own = {name: value for name, value in own.items() if knows(config, name)} | dict(overrides.get(stage, {}))
     return {**overrides.get("", {}), **own}

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
         name: for example "cotrain_4_seed1" or "supervised_all_seed1".
-        method: recipe name.
+        method: name of the method or of the variant.
         labeled: labelled subjects; None for all of the training pool.
         seed: of the run.
         data_list: name of its list in lists/, without suffix.
@@ -57,19 +57,20 @@ class Plan:
 
     Attributes:
         task: its name; a task of the person's own has its parts in the comparison's folder, see `task_of`.
-        methods: recipe names, in order of display; the floor is always among them.
+        methods: names of methods and variants, in order of display; the floor is always among them.
         labeled: numbers of labelled subjects.
         seeds: of the runs.
         all_labels: whether the ceiling was asked for.
         iterations: updates of the networks in every job.
-        settings: overrides; "" for all methods, else by method.
+        settings: overrides; "" for all methods, else by method or variant.
         dataset_dir: where the data lie, absolute.
         base: `sha256`, `source` and `published` of what the data lists were made from.
-        recipes: digest of every bundle's configuration, by method.
+        recipes: digest of every bundle's configuration, by recipe.
         unit: what `labeled` counts, "subject", "scan" or "picture".
         pool: how many of them have known labels.
         notes: what a reader of the result should know.
         jobs: in the order of jobs.txt; job k is line k.
+        variants: name of each variant to the method that it is of, whose bundle it is trained with.
     """
 
     task: str
@@ -86,6 +87,16 @@ class Plan:
     pool: int
     notes: tuple[str, ...]
     jobs: tuple[Job, ...]
+    variants: Mapping[str, str] = field(default_factory=dict)
+
+    def recipe_of(self, method: str) -> str:
+        """The recipe of a method, which is its name, or of a variant."""
+        return self.variants.get(method, method)
+
+    def title_of(self, method: str) -> str:
+        """The name for people, of a variant "nogate (FixMatchSeg)"."""
+        title = str(about(self.recipe_of(method))["name"])
+        return f"{method} ({title})" if method in self.variants else title
 
     def job(self, wanted: str) -> Job:
         """A job by its name, or by its number from 1.
@@ -187,29 +198,32 @@ def make_jobs(
     *,
     iterations: int,
     known: Sequence[Job] = (),
+    variants: Mapping[str, str] | None = None,
 ) -> tuple[Job, ...]:
     """One job for each method, number of labels and seed; with all labels for the floor only.
 
     Args:
-        methods: recipe names.
+        methods: names of methods and variants.
         names: name of the list by number of labels (None for all) and seed.
         iterations: of every job in all.
         known: jobs that keep their places; others follow them in the order of `_in_order`.
+        variants: name of each variant to its method.
 
     Raises:
         InputError: too few iterations for a method that needs an earlier run.
     """
+    recipes = {method: (variants or {}).get(method, method) for method in methods}
     wanted = [
-        _job(method, labeled, seed, name=name, iterations=iterations)
+        _job(method, labeled, seed, name=name, iterations=iterations, recipe=recipes[method])
         for (labeled, seed), name in names.items()
         for method in methods
         if labeled is not None or method == FLOOR
     ]
     places = {job.name for job in known}
-    return (*known, *_in_order([job for job in wanted if job.name not in places]))
+    return (*known, *_in_order([job for job in wanted if job.name not in places], recipes))
 
 
-def _in_order(jobs: Sequence[Job]) -> list[Job]:
+def _in_order(jobs: Sequence[Job], recipes: Mapping[str, str]) -> list[Job]:
     """So that it can be stopped at any time with something to report, and does not end with one long job.
 
     Seed by seed; of a seed the floor and the ceiling first, without which a method says nothing, then the methods that
@@ -219,16 +233,16 @@ def _in_order(jobs: Sequence[Job]) -> list[Job]:
     last = max(seeds) if len(seeds) > 1 else None
 
     def rank(job: Job) -> tuple[int, bool, int, bool]:
-        said = about(job.method)
+        said = about(recipes[job.method])
         floor_first = job.method != FLOOR and job.seed != last
         return job.seed, floor_first, -int(said["networks"]), not said.get("unlabeled")
 
     return sorted(jobs, key=rank)
 
 
-def _job(method: str, labeled: int | None, seed: int, *, name: str, iterations: int) -> Job:
+def _job(method: str, labeled: int | None, seed: int, *, name: str, iterations: int, recipe: str) -> Job:
     job = Job(f"{method}_{'all' if labeled is None else labeled}_seed{seed}", method, labeled, seed, name, iterations)
-    before = about(method).get("before")
+    before = about(recipe).get("before")
     if not before:
         return job
     first = int(before["share"] * iterations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,10 @@ from semi_med.compare.plan import (
     with_earlier,
     write_plan,
 )
+from semi_med.compare.variants import Arms, check_variants, parse_arms
 from semi_med.data.data_list import DataList, data_list_text, save_data_list
 from semi_med.errors import InputError, ProblemsError, SemiMedError
-from semi_med.recipes.compose import Task, compose, compose_config, find_task, methods, tasks
+from semi_med.recipes.compose import Task, compose, compose_config, find_task, tasks
 
 PARTS = (
     *("lists", "bundles", "runs", "predictions", "tables", "logs", "locks"),
@@ -40,7 +42,7 @@ class Request:
     """What is asked for; None and empty for what was not said.
 
     With a task it is a whole command: what it does not say is the default. Without, it goes on with the plan of the
-    folder, and may add methods, numbers of labels and seeds.
+    folder, and may add methods, variants (`NAME=METHOD`, or those of a file), numbers of labels and seeds.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Request:
     iterations: int | None = None
     settings: Sequence[str] = ()
     all_labels: bool | None = None
+    variants: Path | None = None
 
 
 def prepare_plan(request: Request) -> Plan:
@@ -92,7 +95,7 @@ def _check_free(folder: Path) -> None:
 def _check_complete(request: Request) -> None:
     given = {
         "--task": request.task,
-        "--methods": request.methods,
+        "--methods": request.methods or request.variants,
         "--labeled": request.labeled,
         "--seeds": request.seeds,
     }
@@ -166,8 +169,9 @@ def _base(request: Request, old: Plan | None) -> Base:
 
 def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunLists]:
     task = _task(request, old)
-    check_names("method", request.methods, known=methods())
-    chosen = _union((FLOOR,), old.methods if old else (), request.methods)
+    arms = parse_arms(request.methods, file=request.variants, known=old.variants if old else {})
+    chosen = _union((FLOOR,), old.methods if old else (), arms.names)
+    recipes = {name: arms.variants.get(name, name) for name in chosen}
     labeled = tuple(sorted(_union(old.labeled if old else (), request.labeled)))
     count = max(request.seeds or 0, len(old.seeds) if old else 0)
     seeds = tuple(range(1, count + 1))
@@ -175,13 +179,13 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
     default = bool(request.all_labels) if request.all_labels is not None else True
     all_labels = default if old is None else old.all_labels if request.all_labels is None else request.all_labels
     iterations = request.iterations or (_default_iterations(task) if fresh or old is None else old.iterations)
-    settings: Mapping[str, Any] = parse_overrides(request.settings)
-    settings = settings if fresh or request.settings or old is None else old.settings
-    involved = with_earlier(chosen)
-    check_overrides(settings, involved, task=task)
+    settings = _settings(request, arms, old, fresh=fresh)
+    involved = with_earlier(list(recipes.values()))
+    check_overrides(settings, {**recipes, **{name: name for name in involved}}, task=task)
+    check_variants(arms.variants, settings, compared=chosen)
     _check_classes(base, settings, task=task)
     lists = make_lists(base, labeled=labeled, seeds=seeds, all_labels=all_labels)
-    _check_unlabeled(lists, chosen)
+    _check_unlabeled(lists, recipes)
     plan = Plan(
         task=task.name,
         methods=chosen,
@@ -195,12 +199,29 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
         recipes=_recipes(involved, task, old),
         unit=lists.unit,
         pool=lists.pool,
-        notes=(*lists.notes, *_notes_on(settings, chosen, iterations)),
-        jobs=make_jobs(chosen, lists.names, iterations=iterations, known=old.jobs if old else ()),
+        notes=lists.notes,
+        jobs=make_jobs(
+            chosen, lists.names, iterations=iterations, known=old.jobs if old else (), variants=arms.variants
+        ),
+        variants=dict(arms.variants),
     )
+    plan = dataclasses.replace(plan, notes=(*lists.notes, *_notes_on(plan)))
     if old is not None:
         check_extends(plan, old, folder=request.folder)
     return plan, lists
+
+
+def _settings(request: Request, arms: Arms, old: Plan | None, *, fresh: bool) -> dict[str, dict[str, str]]:
+    """The settings that are asked for; those of the plan stay where a command only adds to it.
+
+    A whole command says all of them, but for variants that it does not name.
+    """
+    asked = parse_overrides([*arms.settings, *request.settings], variants=arms.variants)
+    kept = {name: dict(own) for name, own in old.settings.items()} if old else {}
+    if fresh:
+        named = {*arms.names, *asked}
+        kept = {name: own for name, own in kept.items() if old and name in old.variants and name not in named}
+    return {name: {**kept.get(name, {}), **asked.get(name, {})} for name in (*kept, *(asked.keys() - kept.keys()))}
 
 
 def _union(*groups: Sequence[Any]) -> tuple[Any, ...]:
@@ -223,8 +244,8 @@ def _check_classes(base: Base, settings: Mapping[str, Mapping[str, str]], *, tas
         )
 
 
-def _check_unlabeled(lists: RunLists, chosen: Sequence[str]) -> None:
-    learners = [method for method in chosen if about(method).get("unlabeled")]
+def _check_unlabeled(lists: RunLists, recipes: Mapping[str, str]) -> None:
+    learners = [method for method, recipe in recipes.items() if about(recipe).get("unlabeled")]
     for (labeled, _), name in lists.names.items():
         if labeled is not None and learners and not lists.lists[name].unlabeled:
             raise InputError(
@@ -235,17 +256,19 @@ def _check_unlabeled(lists: RunLists, chosen: Sequence[str]) -> None:
             )
 
 
-def _notes_on(settings: Mapping[str, Mapping[str, str]], chosen: Sequence[str], iterations: int) -> list[str]:
+def _notes_on(plan: Plan) -> list[str]:
     notes = []
-    for method in chosen:
-        if own := settings.get(method):
+    for method in plan.methods:
+        title, recipe = plan.title_of(method), plan.recipe_of(method)
+        own = {**(plan.settings.get(recipe, {}) if recipe != method else {}), **plan.settings.get(method, {})}
+        if own:
             shown = ", ".join(f"{name}={value}" for name, value in own.items())
-            notes.append(f"{about(method)['name']} ran with settings of its own: {shown}.")
-        if before := about(method).get("before"):
-            first = int(before["share"] * iterations)
+            notes.append(f"{title} ran with settings of its own: {shown}.")
+        if before := about(recipe).get("before"):
+            first = int(before["share"] * plan.iterations)
             notes.append(
-                f"{about(method)['name']}: the first {first:,} of the {iterations:,} iterations are its pre-training, "
-                "so that all methods make the same number of updates."
+                f"{title}: the first {first:,} of the {plan.iterations:,} iterations are its pre-training, so that all "
+                "methods make the same number of updates."
             )
     return notes
 
@@ -285,7 +308,9 @@ def check_extends(plan: Plan, old: Plan, *, folder: Path) -> None:
         "--data-list": (_named(old.base), _named(plan.base)),
         "--all-labels": (True, plan.all_labels) if old.all_labels else (False, False),
     }
-    for method in sorted({*old.settings, *plan.settings}):
+    pairs |= {f"--methods {name}": (method, plan.variants.get(name)) for name, method in old.variants.items()}
+    there = {"", *old.methods, *old.recipes}  # others are added here, with what settings they like
+    for method in sorted({*old.settings, *plan.settings} & there):
         before, after = old.settings.get(method, {}), plan.settings.get(method, {})
         for name in sorted({*before, *after}):
             pairs[f"--set {method + ':' if method else ''}{name}"] = (before.get(name), after.get(name))

@@ -68,6 +68,7 @@ def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = 
         dataset_dir: where the data lie on this machine; None for where the plan says.
     """
     run, data_list = folder / "runs" / job.name, folder / "lists" / f"{job.data_list}.json"
+    recipe = plan.recipe_of(job.method)
 
     def stage(method: str, target: Path, iterations: int, more: Mapping[str, Any]) -> Stage:
         fixed = {
@@ -82,18 +83,19 @@ def stages_of(plan: Plan, job: Job, folder: Path, *, dataset_dir: Path | None = 
         bundle = folder / "bundles" / f"{method}_{plan.task}"
         if _settings_of(bundle).get("early_stop_patience") is not None:
             fixed["early_stop_patience"] = None  # all methods are trained for the same number of iterations
-        own = settings_for(plan.settings, job.method, stage=method, task=task_of(plan.task, folder))
+        task = task_of(plan.task, folder)
+        own = settings_for(plan.settings, job.method, stage=method, task=task, recipe=recipe)
         settings = {**fixed, **own, **more}
         return Stage(method, bundle, target, data_list, iterations, job.seed, settings, plan.recipes[method])
 
     if not job.before:
-        return [stage(job.method, run, job.iterations, {})]
+        return [stage(recipe, run, job.iterations, {})]
     first = stage(job.before, run / "before", job.before_iterations, {})
     more: dict[str, Any] = {job.before_setting: first.model}
     # Bundles of plans made by earlier versions cannot go on in the streams of batches; their runs stay what they are.
-    if GOES_ON in _settings_of(folder / "bundles" / f"{job.method}_{plan.task}"):
+    if GOES_ON in _settings_of(folder / "bundles" / f"{recipe}_{plan.task}"):
         more[GOES_ON] = job.before_iterations
-    return [first, stage(job.method, run, job.iterations, more)]
+    return [first, stage(recipe, run, job.iterations, more)]
 
 
 def _settings_of(bundle: Path) -> dict[str, Any]:
