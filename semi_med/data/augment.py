@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -253,6 +253,18 @@ def _turned_margin(margin: Tensor, drawn: Drawn) -> Tensor:
     return torch.stack(rows)
 
 
+class Strong(Protocol):
+    """What makes a strong view of a weak one, without moving anything: drawn first, then applied without chance."""
+
+    def draw(self, batch_size: int, dimensions: int, generator: torch.Generator) -> Any:
+        """Draw for a batch."""
+        ...
+
+    def apply(self, image: Tensor, drawn: Any) -> Tensor:
+        """The changed images `(B, C, *spatial)`."""
+        ...
+
+
 class View:
     """From a raw batch of crops with margins to what a method sees.
 
@@ -262,6 +274,8 @@ class View:
         intensity_on: "context" changes intensities before the crop is cut out, so that all crops of a context look
             alike; "image" leaves the context as it is and changes only `image`: a weak view for the teacher, a
             strong one for the student.
+        strong: what else is done to `image`, such as `semi_med.data.color_jitter.ColorJitter`; wants "image".
+        strong_views: with 2 there is `strong_2` besides, made as `image` is, with draws of its own; wants "image".
 
     Gives `image` `(B, C, *crop)`, the middle of the changed context, `weak`, the same crop without the changes that
     "image" keeps from the context, and `label`, `monitor_label` likewise where there are such; `context` and `margin`
@@ -274,10 +288,17 @@ class View:
         augment: Augment | None = None,
         *,
         intensity_on: Literal["context", "image"] = "context",
+        strong: Strong | None = None,
+        strong_views: int = 1,
     ) -> None:
         if intensity_on not in ("context", "image"):
             raise ValueError(f"intensity_on must be 'context' or 'image', not {intensity_on!r}")
+        if strong_views not in (1, 2):
+            raise ValueError(f"strong_views must be 1 or 2, not {strong_views}")
+        if intensity_on == "context" and (strong is not None or strong_views > 1):
+            raise ValueError("intensity_on must be 'image' where strong views differ from the weak one")
         self.crop_size, self.augment, self.intensity_on = tuple(crop_size), augment or Augment(), intensity_on
+        self.strong, self.strong_views = strong, strong_views
 
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The view of a batch; `generator` (CPU) decides all draws."""
@@ -292,12 +313,21 @@ class View:
             weak = image = self._middle(moved["context"])
         else:
             weak = self._middle(moved["context"])
-            image = self.augment.intensity(weak, drawn)
+            image = self._strong(weak, drawn, generator)
         view = {"context": moved["context"], "margin": moved["margin"], "weak": weak, "image": image}
+        if self.strong_views == 2:
+            again = self.augment.draw(len(context), context.dim() - 2, generator)
+            view["strong_2"] = self._strong(weak, again, generator)
         for key in ("label", "monitor_label"):
             if f"{key}_context" in moved:
                 view[key] = self._middle(moved[f"{key}_context"])
         return view
+
+    def _strong(self, weak: Tensor, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        image = self.augment.intensity(weak, drawn)
+        if self.strong is None:
+            return image
+        return self.strong.apply(image, self.strong.draw(len(image), image.dim() - 2, generator))
 
     def _middle(self, maps: Tensor) -> Tensor:
         window = tuple(

@@ -4,10 +4,12 @@ from semi_med.methods.base import Batch, Method
 from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
+from semi_med.methods.fixmatch import FixMatch
 from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
 from semi_med.methods.supervised import Supervised
 from semi_med.methods.uamt import UAMT
+from semi_med.methods.unimatch import UniMatch
 
 __all__ = [
     "BCP",
@@ -16,8 +18,10 @@ __all__ = [
     "Batch",
     "CoTraining",
     "CopyPaste",
+    "FixMatch",
     "FixMatchSeg",
     "MeanTeacher",
     "Method",
     "Supervised",
+    "UniMatch",
 ]

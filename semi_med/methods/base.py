@@ -13,8 +13,9 @@ from semi_med.ops import overlap
 
 Batch = dict[str, Tensor]
 """Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop as
-the student sees it), `weak` (as the teacher does), `context` (the weak crop with a margin around it) and `margin`
-(B, n, 2), the free voxels on each side; with monitoring also `monitor_label`, never used in a loss."""
+the student sees it), `strong_2` (changed once more, where the view makes two of it), `weak` (as the teacher does),
+`context` (the weak crop with a margin around it) and `margin` (B, n, 2), the free voxels on each side; with monitoring
+also `monitor_label`, never used in a loss."""
 
 
 @dataclass(kw_only=True, eq=False)

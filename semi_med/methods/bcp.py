@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from semi_med.losses import dice_ce
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import draw_boxes, early_decay, ema_copy, ema_update, largest_components, partner, paste, pseudo_label
+from semi_med.ops import (
+    draw_boxes,
+    early_decay,
+    ema_copy,
+    ema_update,
+    largest_components,
+    partner,
+    paste,
+    pseudo_label,
+    repeated,
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,9 +70,9 @@ class BCP(Method):
             label = largest_components(label)
 
         count = max(len(labeled["image"]), len(unlabeled["image"]))
-        image_j, label_j = (_repeated(labeled[key], count) for key in ("image", "label"))
-        image_i, label_i = (_repeated(partner(labeled[key]), count) for key in ("image", "label"))
-        image_u, label_u = _repeated(unlabeled["image"], count), _repeated(label, count)
+        image_j, label_j = (repeated(labeled[key], count) for key in ("image", "label"))
+        image_i, label_i = (repeated(partner(labeled[key]), count) for key in ("image", "label"))
+        image_u, label_u = repeated(unlabeled["image"], count), repeated(label, count)
         box = draw_boxes(count, image_j.shape[2:], share=self.box_share).to(image_j.device)
 
         mixed = torch.cat([paste(image_j, image_u, box), paste(image_u, image_i, box)])
@@ -123,8 +133,3 @@ class CopyPaste(Method):
 def _require_box(share: float) -> None:
     if share == 0:
         raise ValueError("box_share is 0: nothing would be pasted")
-
-
-def _repeated(batch: Tensor, count: int) -> Tensor:
-    """The batch from its start again and again, until there are `count`."""
-    return batch[torch.arange(count, device=batch.device) % len(batch)]

@@ -1,21 +1,22 @@
-"""U-Net with an EfficientNet encoder, and where the encoder's ImageNet weights come from."""
+"""U-Net with an EfficientNet encoder."""
 
 from __future__ import annotations
 
 import re
-import urllib.error
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-import torch
 from monai.networks.nets import FlexibleUNet
 from monai.networks.nets.efficientnet import url_map
-from torch import Tensor, nn
+from torch import Tensor
 
-from semi_med.errors import InputError, ResourceError
+from semi_med.errors import InputError
+from semi_med.networks.encoder_weights import fill_encoder, published_weights, require_flat
 
 _UPSAMPLING = {"interpolated": "nontrainable", "transposed": "deconv"}  # our word to MONAI's
-_NUMBERED = re.compile(r"(.+)\.\d+(\.\d+\..+)")
+_NUMBERED = re.compile(r"(.+)\.\d+(\.\d+\..+)")  # MONAI numbers blocks by stage, the published files go through
+_UNUSED = ("_fc", "_bn1", "_conv_head")
 
 
 class EfficientUNet(FlexibleUNet):
@@ -71,6 +72,7 @@ class EfficientUNet(FlexibleUNet):
             upsample=_UPSAMPLING[upsampling],
         )
         self.backbone, self.spatial_dims = backbone, spatial_dims
+        self.decoded_channels = next(self.segmentation_head.parameters()).shape[1]
         if encoder_weights is not None:
             self.load_encoder(encoder_weights)
 
@@ -83,71 +85,23 @@ class EfficientUNet(FlexibleUNet):
         Raises:
             InputError, ResourceError: as the class.
         """
-        if self.spatial_dims != 2:
-            raise InputError(
-                f"there are ImageNet weights for 2 dimensions, not for {self.spatial_dims}",
-                fix="Set encoder_weights to null",
-                code="SETTING",
-            )
-        _load_encoder(self.encoder, _weights(str(source), self.backbone), source=str(source))
-
-
-def _weights(source: str, backbone: str) -> dict[str, Tensor]:
-    """The published state dict, from torch's hub folder, the network, or a file."""
-    if source == "imagenet":
-        url = url_map[backbone]
-        try:
-            return dict(torch.hub.load_state_dict_from_url(url, weights_only=True, progress=False, check_hash=True))
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise ResourceError(
-                f"the ImageNet weights of {backbone} could not be downloaded ({error})",
-                fix=f"Download {url} on a machine that is online, and give the file as encoder_weights (or "
-                f"put it into {Path(torch.hub.get_dir()) / 'checkpoints'}); or set it to null for random weights",
-                code="DOWNLOAD",
-            ) from error
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(
-            "the file of encoder weights is missing",
-            where=path.absolute(),
-            fix='Give a file, "imagenet", or null for random weights',
-            code="NO_WEIGHTS",
+        require_flat(self.spatial_dims)
+        url = url_map[self.backbone]
+        weights = published_weights(
+            str(source), backbone=self.backbone, url=url, check_hash=True, name=PurePosixPath(url).name
         )
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    except Exception as error:
-        raise InputError(
-            f"no weights can be read from this file: {type(error).__name__}",
-            where=path,
-            fix=f"Download {url_map[backbone]}",
-            code="NO_WEIGHTS",
-        ) from error
+        names = {name: _NUMBERED.sub(r"\1\2", name) for name in self.encoder.state_dict()}
+        wanted = {name: theirs for name, theirs in names.items() if not name.startswith(_UNUSED)}
+        fill_encoder(self.encoder, weights, wanted, source=str(source))
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The encoder's maps, finest first; see `semi_med.networks.Stepped`."""
+        return list(self.encoder(image))
 
-def _load_encoder(encoder: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
-    """Copy published weights, whose blocks are numbered through, to MONAI's, numbered by stage and block."""
-    own, found = encoder.state_dict(), {}
-    for name, value in own.items():
-        theirs = weights.get(_NUMBERED.sub(r"\1\2", name))
-        if theirs is not None and theirs.dim() == 4 and theirs.shape[1] == 3 != value.shape[1]:
-            theirs = _for_channels(theirs, value.shape[1])
-        if theirs is not None and theirs.shape == value.shape:
-            found[name] = theirs
-    missing = [name for name in own if name not in found and not name.startswith(("_fc", "_bn1", "_conv_head"))]
-    if missing:
-        raise InputError(
-            f"these are not the encoder's weights: {len(missing)} of {len(own)} tensors are missing or of other size, "
-            f"the first is {missing[0]}",
-            where=source,
-            fix="Take the file that belongs to the backbone",
-            code="NO_WEIGHTS",
-        )
-    encoder.load_state_dict({**own, **found})
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """The decoder's last map."""
+        return self.decoder(list(features), self.skip_connect)
 
-
-def _for_channels(kernel: Tensor, channels: int) -> Tensor:
-    """A first convolution for colours made one for other channels: the same response to a grey image."""
-    if channels == 1:
-        return kernel.sum(1, keepdim=True)
-    return kernel[:, [c % 3 for c in range(channels)]] * 3 / channels
+    def classify(self, decoded: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits of the decoder's map, which is as large as the image."""
+        return self.segmentation_head(decoded)

@@ -88,6 +88,7 @@ class VNet(nn.Module):
     ) -> None:
         super().__init__()
         self.divisor = 2 ** (levels - 1)
+        self.decoded_channels = base_filters
         widths = [base_filters * 2**i for i in range(levels)]
         depths = [min(i + 1, 3) for i in range(levels)]
         self.encoders = nn.ModuleList()
@@ -119,16 +120,26 @@ class VNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of an image batch."""
+        return self.classify(self.decode(self.features(image)), image.shape[2:])
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The map of each level, finest first; see `semi_med.networks.Stepped`."""
         self._check(image.shape[2:])
-        skips: list[Tensor] = []
-        features = image
+        maps: list[Tensor] = []
         for i, encoder in enumerate(self.encoders):
-            features = encoder(features if i == 0 else self.downs[i - 1](features))
-            skips.append(features)
-        features = self.dropout_deep(skips.pop())
+            maps.append(encoder(image if i == 0 else self.downs[i - 1](maps[-1])))
+        return maps
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """The map of the first level after the way down and up."""
+        decoded = self.dropout_deep(features[-1])
         for i in reversed(range(len(self.decoders))):
-            features = self.decoders[i](self.ups[i](features) + skips.pop())
-        return self.head(self.dropout_last(features))
+            decoded = self.decoders[i](self.ups[i](decoded) + features[i])
+        return self.dropout_last(decoded)
+
+    def classify(self, decoded: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits of the decoder's map, which is as large as the image."""
+        return self.head(decoded)
 
     def _check(self, size: Sequence[int]) -> None:
         if not torch.jit.is_scripting() and any(s % self.divisor for s in size):

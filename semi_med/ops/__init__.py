@@ -4,10 +4,23 @@ from semi_med.ignored import IGNORED
 from semi_med.ops import affine
 from semi_med.ops.components import largest_components
 from semi_med.ops.distances import signed_distance, signed_distance_on_device
+from semi_med.ops.dropout import drop_channels
 from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
 from semi_med.ops.filters import gaussian_blur
 from semi_med.ops.known import known
-from semi_med.ops.mixing import draw_boxes, draw_cutmix_regions, partner, paste
+from semi_med.ops.mixing import (
+    MIXINGS,
+    Mixed,
+    Mixing,
+    draw_boxes,
+    draw_class_regions,
+    draw_cutmix_regions,
+    draw_rectangles,
+    mix,
+    partner,
+    paste,
+    repeated,
+)
 from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
@@ -15,14 +28,20 @@ from semi_med.ops.warps import seen, warp
 
 __all__ = [
     "IGNORED",
+    "MIXINGS",
     "SHIFT_DIRECTIONS",
+    "Mixed",
+    "Mixing",
     "affine",
     "bare",
     "com",
     "crop_at",
     "draw_boxes",
+    "draw_class_regions",
     "draw_cutmix_regions",
     "draw_offsets",
+    "draw_rectangles",
+    "drop_channels",
     "early_decay",
     "ema_copy",
     "ema_update",
@@ -31,10 +50,12 @@ __all__ = [
     "gaussian_ramp",
     "known",
     "largest_components",
+    "mix",
     "overlap",
     "partner",
     "paste",
     "pseudo_label",
+    "repeated",
     "seen",
     "signed_distance",
     "signed_distance_on_device",

@@ -37,7 +37,7 @@ def tiny_network(dimensions: int, seed: int, **settings: Any) -> VNet:
 def batches(
     dimensions: int, *, labeled: int = 2, unlabeled: int = 3, seed: int = 0, margin: int | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A labelled and an unlabelled batch as a `View` gives them; `weak` differs from `image`.
+    """A labelled and an unlabelled batch as a `View` gives them; `weak`, `image` and `strong_2` differ.
 
     Args:
         dimensions: 2 or 3.
@@ -65,6 +65,7 @@ def batches(
             "weak": weak,
             "context": context,
             "margin": free if margin is None else torch.full_like(free, margin),
+            "strong_2": weak - 0.2 * normal(*weak.shape),
         },
     )
 

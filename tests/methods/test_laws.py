@@ -11,7 +11,19 @@ import pytest
 import torch
 from method_samples import CLASSES, CROP, MARGIN, batches, clone, tiny_network
 
-from semi_med.methods import BCP, CPS, UAMT, CopyPaste, CoTraining, FixMatchSeg, MeanTeacher, Method, Supervised
+from semi_med.methods import (
+    BCP,
+    CPS,
+    UAMT,
+    CopyPaste,
+    CoTraining,
+    FixMatch,
+    FixMatchSeg,
+    MeanTeacher,
+    Method,
+    Supervised,
+    UniMatch,
+)
 from semi_med.ops import IGNORED
 
 
@@ -23,11 +35,13 @@ class Row:
         build: from the number of axes and settings to a fresh method of tiny networks.
         learns: each unsupervised term and the name of the network that learns from it, and no other.
         nothing_confident: settings with which no voxel is confident; None if the method has no threshold.
+        sees: the unlabelled view that a term's learner sees, where it is not `image`.
     """
 
     build: Callable[..., Method]
     learns: Mapping[str, str] = field(default_factory=dict)
     nothing_confident: Mapping[str, Any] | None = None
+    sees: Mapping[str, str] = field(default_factory=dict)
 
 
 def supervised(dimensions: int, **settings: Any) -> Method:
@@ -65,6 +79,22 @@ def fixmatchseg(dimensions: int, **settings: Any) -> Method:
     return FixMatchSeg(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
 
+def fixmatch(dimensions: int, **settings: Any) -> Method:
+    return FixMatch(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
+
+
+def unimatch(dimensions: int, **settings: Any) -> Method:
+    return UniMatch(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
+
+
+def supmix(dimensions: int, **settings: Any) -> Method:
+    return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, **settings})
+
+
+UNIMATCH = {
+    "learns": {"strong_1": "network", "strong_2": "network", "feature": "network"},
+    "sees": {"strong_2": "strong_2", "feature": "weak"},
+}
 ROWS = {
     "supervised": Row(supervised),
     "mean_teacher": Row(mean_teacher, {"consistency": "network"}),
@@ -73,6 +103,10 @@ ROWS = {
     "bcp": Row(bcp, {"unsupervised": "network"}),
     "copy_paste": Row(copy_paste),
     "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
+    "fixmatch": Row(fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}),
+    "unimatch": Row(unimatch, nothing_confident={"threshold": 1.01}, **UNIMATCH),
+    "unimatch_classmix": Row(lambda n, **s: unimatch(n, mixing="classmix", **s), **UNIMATCH),
+    "unimatch_supmix": Row(supmix, **UNIMATCH),
     "cotraining": Row(
         cotraining,
         {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},
@@ -169,9 +203,30 @@ def test_everything_is_finite_when_nothing_is_known_of_a_label(row, whole, dimen
 def pointwise_network(dimensions: int, seed: int, **settings: Any) -> torch.nn.Module:
     """What it predicts of a voxel depends on that voxel alone."""
     torch.manual_seed(seed)
-    conv, dropout = (torch.nn.Conv2d, torch.nn.Dropout2d) if dimensions == 2 else (torch.nn.Conv3d, torch.nn.Dropout3d)
-    share = settings.get("dropout", 0.0)
-    return torch.nn.Sequential(conv(1, 8, 1), torch.nn.Tanh(), dropout(share), conv(8, CLASSES, 1))
+    return Pointwise(dimensions, settings.get("dropout", 0.0))
+
+
+class Pointwise(torch.nn.Module):
+    decoded_channels = 8
+
+    def __init__(self, dimensions: int, dropout: float) -> None:
+        super().__init__()
+        nn = torch.nn
+        conv, drop = (nn.Conv2d, nn.Dropout2d) if dimensions == 2 else (nn.Conv3d, nn.Dropout3d)
+        self.first, self.between = conv(1, 8, 1), nn.Sequential(nn.Tanh(), drop(dropout))
+        self.last = conv(8, CLASSES, 1)
+
+    def features(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [self.first(image)]
+
+    def decode(self, features: Any) -> torch.Tensor:
+        return self.between(features[0])
+
+    def classify(self, decoded: torch.Tensor, size: Any) -> torch.Tensor:
+        return self.last(decoded)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(self.between(self.first(image)))
 
 
 @every_method
@@ -211,7 +266,7 @@ def test_everything_is_finite_for_batches_of_one(row, dimensions):
 @every_method
 def test_everything_is_finite_for_a_constant_image(row, dimensions):
     labeled, unlabeled = batches(dimensions)
-    for batch, keys in ((labeled, ("image",)), (unlabeled, ("image", "weak", "context"))):
+    for batch, keys in ((labeled, ("image",)), (unlabeled, ("image", "strong_2", "weak", "context"))):
         for key in keys:
             batch[key] = torch.zeros_like(batch[key])
     assert_finite(row.build(dimensions), labeled, unlabeled)
@@ -220,24 +275,22 @@ def test_everything_is_finite_for_a_constant_image(row, dimensions):
 @every_term
 def test_an_unsupervised_term_teaches_its_network_from_the_unlabelled_images(row, term, learner, dimensions):
     method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
-    unlabeled["image"].requires_grad_()
+    image = unlabeled[row.sees.get(term, "image")].requires_grad_()
     value = losses(method, labeled, unlabeled)[term]
     assert gradient(value, method.networks()[learner]) > 0
-    (grad,) = torch.autograd.grad(value, unlabeled["image"])
+    (grad,) = torch.autograd.grad(value, image)
     assert (grad.flatten(1).abs().sum(1) > 0).all()
 
 
 @every_term
 def test_no_gradient_reaches_the_teacher_of_an_unsupervised_term(row, term, learner, dimensions):
     method, (labeled, unlabeled) = row.build(dimensions), batches(dimensions)
-    for key in ("weak", "context"):
-        unlabeled[key].requires_grad_()
+    teachers = [unlabeled[key].requires_grad_() for key in ("weak", "context") if row.sees.get(term) != key]
     value = losses(method, labeled, unlabeled)[term]
     for name, network in method.networks().items():
         if name != learner:
             assert gradient(value, network) == 0
-    seen = torch.autograd.grad(value, [unlabeled["weak"], unlabeled["context"]], allow_unused=True)
-    assert seen == (None, None)
+    assert set(torch.autograd.grad(value, teachers, allow_unused=True)) == {None}
 
 
 @every_method_that_learns_from_unlabelled_images

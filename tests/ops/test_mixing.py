@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from semi_med.ops import draw_boxes, draw_cutmix_regions, partner, paste
+from semi_med.ops import (
+    IGNORED,
+    draw_boxes,
+    draw_class_regions,
+    draw_cutmix_regions,
+    draw_rectangles,
+    mix,
+    partner,
+    paste,
+    repeated,
+)
 
 
 def extent(region, axis):
@@ -145,3 +155,167 @@ def test_places_along_the_axes_are_drawn_apart():
 
 def test_a_box_of_the_whole_image_has_one_place():
     assert draw_boxes(2, (3, 4, 5), share=1.0).all()
+
+
+# --- Rectangles of UniMatch ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((40, 64), (0, 1)), ((40, 64, 3), (0, 1)), ((3, 40, 64), (-2, -1))])
+def test_a_rectangle_has_an_area_and_a_shape_within_the_limits_and_lies_inside(shape, axes):
+    torch.manual_seed(0)
+    regions = draw_rectangles(60, shape, axes=axes)[:, 0]
+    shares, ratios = [], []
+    for region in regions:
+        box = [extent(region, axis) for axis in range(len(shape))]
+        assert None not in box
+        (_, first), (_, second) = box[axes[0]], box[axes[1]]
+        assert all(box[a] == (0, 3) for a in range(len(shape)) if shape[a] == 3)
+        shares.append(first * second / (40 * 64))
+        ratios.append(second / first)
+    # lengths are cut to whole voxels
+    assert 0.01 < min(shares) < 0.1
+    assert 0.3 < max(shares) <= 0.4
+    assert 0.25 < min(ratios) < 0.7 < 1.5 < max(ratios) < 4.5
+
+
+def test_tiny_images_get_a_rectangle_of_a_voxel_at_least():
+    torch.manual_seed(0)
+    assert (draw_rectangles(50, (2, 3)).flatten(1).sum(1) >= 1).all()
+
+
+# --- Classes ------------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_classes_floored_and_one_at_least_is_drawn_uniformly():
+    torch.manual_seed(0)
+    label = torch.tensor([[0, 0, 1, 1], [2, 2, 3, IGNORED]])[None, None]
+    drawn = [set(label[draw_class_regions(label, background=False)].tolist()) for _ in range(300)]
+    assert {len(classes) for classes in drawn} == {1}  # floor(3 / 2)
+    for k in (1, 2, 3):
+        assert sum(k in classes for classes in drawn) == pytest.approx(100, abs=30)
+    with_background = [set(label[draw_class_regions(label, background=True)].tolist()) for _ in range(300)]
+    assert {len(classes) for classes in with_background} == {2}
+    assert set.union(*with_background) == {0, 1, 2, 3}
+    assert len({frozenset(classes) for classes in with_background}) == 6
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_a_region_is_all_of_its_classes_and_nothing_else(shape):
+    label = torch.randint(0, 5, (3, 1, *shape), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    for own, region in zip(label, draw_class_regions(label, background=True), strict=True):
+        chosen = set(own[region].tolist())
+        assert torch.equal(region, torch.tensor([v in chosen for v in own.flatten().tolist()]).view_as(region))
+
+
+@pytest.mark.parametrize("value", [0, IGNORED])
+def test_nothing_is_cut_out_where_a_label_has_no_class(value):
+    label = torch.full((2, 1, 3, 4), value)
+    assert not draw_class_regions(label, background=False).any()
+
+
+# --- Mixing -------------------------------------------------------------------------------------------------------
+
+
+def views(shape, *, count=3, labeled=2):
+    """Strong views whose value tells the image, pseudo-labels of two classes, nothing confident."""
+    image = torch.arange(1.0, count + 1).view(-1, 1, *[1] * len(shape)).expand(-1, 2, *shape).clone()
+    label = torch.zeros(count, 1, *shape, dtype=torch.long)
+    label[:, :, : shape[0] // 2] = 1
+    expert = torch.zeros(labeled, 1, *shape, dtype=torch.uint8)
+    for b in range(labeled):
+        expert[b, 0, b] = 2
+    expert[:, :, -1] = IGNORED
+    shown = 100.0 + torch.arange(float(labeled)).view(-1, 1, *[1] * len(shape)).expand(-1, 2, *shape)
+    return image, label, torch.zeros_like(label, dtype=torch.bool), {"image": shown, "label": expert}
+
+
+def mixed(operator, shape=(6, 5), *, count=3, labeled=2, confident=None, **settings):
+    image, label, nothing, expert = views(shape, count=count, labeled=labeled)
+    confident = nothing if confident is None else confident
+    return mix(operator, image, label=label, confident=confident, labeled=expert, **{"chance": 1.0, **settings})
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_supmix_pastes_the_experts_pixels_and_labels_and_they_are_certain(shape):
+    image, label, _, _ = views(shape)
+    out = mixed("supmix", shape)
+    for b, expert in enumerate((0, 1, 0)):  # two labelled images for three unlabelled ones
+        inside = torch.zeros(shape, dtype=torch.bool)
+        inside[expert] = True
+        assert torch.equal(out.region[b, 0], inside)
+        assert (out.image[b][:, inside] == 100 + expert).all()
+        assert (out.label[b, 0][inside] == 2).all()
+        assert torch.equal(out.image[b][:, ~inside], image[b][:, ~inside])
+        assert torch.equal(out.label[b, 0][~inside], label[b, 0][~inside])
+        assert torch.equal(out.confident[b, 0], inside)
+
+
+def test_the_second_strong_view_gets_another_labelled_image():
+    out = mixed("supmix", first=1)
+    assert [int(out.image[b].max()) for b in range(3)] == [101, 100, 101]
+
+
+def test_supmix_never_pastes_what_is_not_known():
+    out = mixed("supmix")
+    assert not out.region[:, :, -1].any()
+    assert (out.label != IGNORED).all()
+
+
+@pytest.mark.parametrize("operator", ["cutmix", "classmix"])
+def test_cutmix_and_classmix_paste_the_partner_with_its_label_and_its_confidence(operator):
+    torch.manual_seed(2)
+    _, label, confident, _ = views((6, 5))
+    confident[0] = True
+    out = mixed(operator, confident=confident)
+    partners = [2, 0, 1]
+    for b, p in enumerate(partners):
+        inside = out.region[b, 0]
+        assert 0 < int(inside.sum()) < inside.numel()
+        assert (out.image[b][:, inside] == p + 1).all()
+        assert (out.image[b][:, ~inside] == b + 1).all()
+        assert torch.equal(out.label[b, 0], torch.where(inside, label[p, 0], label[b, 0]))
+        assert torch.equal(out.confident[b, 0], torch.where(inside, confident[p, 0], confident[b, 0]))
+
+
+def test_classmix_cuts_along_the_partners_predicted_classes_background_included():
+    torch.manual_seed(0)
+    _, label, _, _ = views((6, 5))
+    pasted = [set(label[0, 0][mixed("classmix").region[0, 0]].tolist()) for _ in range(20)]
+    assert {frozenset(classes) for classes in pasted} == {frozenset({0}), frozenset({1})}
+
+
+@pytest.mark.parametrize("operator", ["cutmix", "classmix", "supmix"])
+def test_each_image_is_mixed_with_the_chance_asked_for(operator):
+    torch.manual_seed(0)
+    shares = [mixed(operator, count=8, chance=0.3).region.flatten(1).any(1).float().mean() for _ in range(60)]
+    assert float(torch.stack(shares).mean()) == pytest.approx(0.3, abs=0.06)
+    assert not mixed(operator, chance=0.0).region.any()
+
+
+def test_without_an_operator_everything_stays():
+    image, label, confident, _ = views((6, 5))
+    out = mixed("none")
+    assert torch.equal(out.image, image)
+    assert torch.equal(out.label, label)
+    assert torch.equal(out.confident, confident)
+    assert not out.region.any()
+
+
+def test_only_the_expert_changes_a_batch_of_one():
+    assert float(mixed("cutmix", count=1).image.max()) == 1
+    assert float(mixed("supmix", count=1).image.max()) == 100
+
+
+def test_a_mix_leaves_what_came_in():
+    image, label, confident, expert = views((6, 5))
+    before = [part.clone() for part in (image, label, confident, expert["image"], expert["label"])]
+    mix("supmix", image, label=label, confident=confident, labeled=expert, chance=1.0)
+    after = (image, label, confident, expert["image"], expert["label"])
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_batch_is_gone_through_again_and_again_from_the_first_on():
+    batch = torch.tensor([10, 11, 12])
+    assert repeated(batch, 5).tolist() == [10, 11, 12, 10, 11]
+    assert repeated(batch, 2, first=2).tolist() == [12, 10]
