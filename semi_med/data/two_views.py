@@ -18,6 +18,7 @@ class TwoViews:
     """From a raw batch of crops with margins to a weak and a strong view, each with geometry of its own.
 
     Both are resampled once, out of the context; where a view looks beyond the scan its image is 0 (the mean intensity).
+    The strong view is made of the second crop where the batch has one (see `CropBatches`).
 
     Gives `weak` and `image` (the strong view) `(B, C, *crop)`; `weak_matrix` and `strong_matrix`, float64
     `(B, n + 1, n + 1)` on the CPU, from the voxels of each view to those of `context` (see `semi_med.ops.affine`);
@@ -71,12 +72,14 @@ class TwoViews:
                 view[key] = self._take(batch[f"{key}_context"], weak_matrix, nearest=True)
         if self.strong is None:
             return {**view, "image": weak, "strong_matrix": weak_matrix, "strong_seen": view["seen"]}
-        view["image"], view["strong_matrix"] = self._strongly(context, self.strong, generator)
-        view["strong_seen"] = self._seen(batch, view["strong_matrix"])
+        second = _second_of(batch)
+        view["image"], matrix = self._strongly(second["context"], self.strong, generator)
+        view["strong_seen"] = self._seen(second, matrix)
+        view["strong_matrix"] = affine.compose(affine.crop(second["offset"]), matrix) if "offset" in second else matrix
         return view | (self._probe(batch, generator) if self.probe else {})
 
     def _strongly(self, context: Tensor, policy: Policy, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The strong view and its matrix."""
+        """The strong view and its matrix, to the context that it is made of."""
         placed = self.strong_placing.draw(len(context), context.dim() - 2, generator)
         steps = policy.draw(len(context), context.dim() - 2, generator)
         first = self._cut(self.strong_placing.matrix(placed, context.shape[2:]), context)
@@ -132,3 +135,10 @@ class TwoViews:
         """Go on with what the policy had learnt."""
         if isinstance(self.strong, CTAugment):
             self.strong.load_state_dict(state)
+
+
+def _second_of(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What the strong view is made of: the second crop, with its `offset`, or the only one."""
+    if "context_2" not in batch:
+        return batch
+    return {"context": batch["context_2"], "margin": batch["margin_2"], "offset": batch["offset"]}

@@ -105,6 +105,29 @@ def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     assert "probe" not in TwoViews(CROP[dimensions], None, RandAugment(), probe=True)(batch_of(dimensions), generator())
 
 
+@dimensions_2_and_3
+def test_a_second_crop_makes_the_strong_view_and_its_matrix_leads_to_the_first(dimensions):
+    """The scan holds the place of each voxel, so that what a view sees tells where it looks."""
+    margin, crop = MARGIN[dimensions], CROP[dimensions]
+    shape = tuple(c + 2 * m for c, m in zip(crop, margin, strict=True))
+    offset = torch.tensor([[3, -4, 2][:dimensions]]).expand(2, -1)
+    lines = [torch.arange(size).float() for size in shape]
+    context = torch.stack(torch.meshgrid(*lines, indexing="ij"))[None].repeat(2, 1, *[1] * dimensions)
+    moved = context + offset.view(2, dimensions, *[1] * dimensions)
+    free = torch.tensor([[m, m] for m in margin]).expand(2, -1, -1)
+    batch = {"context": context, "margin": free, "context_2": moved, "margin_2": free * 0, "offset": offset}
+    view = TwoViews(crop, flips_and_shift(dimensions), RandAugment(1, only=["rotate"], cutout=None))
+    out, wider = view(batch, generator()), view({**batch, "margin_2": free}, generator())
+    assert 0 < out["strong_seen"].sum() < wider["strong_seen"].sum()
+    assert torch.equal(out["seen"], wider["seen"])
+    for key, matrix, seen_key in (("weak", "weak_matrix", "seen"), ("image", "strong_matrix", "strong_seen")):
+        places = torch.stack(torch.meshgrid(*[torch.arange(c) for c in crop], indexing="ij")).flatten(1).double()
+        places = torch.cat([places, torch.ones(1, places.shape[1])])
+        expected = (out[matrix] @ places)[:, :-1].view(2, dimensions, *crop).float()
+        inside = out[seen_key].expand(-1, dimensions, *[-1] * dimensions)
+        assert torch.allclose(out[key][inside], expected[inside], atol=1e-3)
+
+
 def test_an_empty_batch_stays_empty():
     assert TwoViews((4, 4), None, RandAugment())({"case": []}, generator()) == {}
 
