@@ -565,14 +565,19 @@ def _scans_of(data_list: Path, section: Section, inputs: list[Path]) -> dict[str
     return section_files(load_data_list(data_list), section.value, inputs)
 
 
-def _labels_of(data_list: Path, section: Section, labels: Path) -> tuple[dict[str, Path], dict[int, str], int | None]:
-    """A section's labels by case, the structures of the list, and what it ignores."""
+def _labels_of(data_list: Path, section: Section, labels: Path) -> dict[str, Any]:
+    """A section's labels by case, the structures of the list, what it ignores, and whether class 0 counts."""
     from semi_med.data.data_list import load_data_list
     from semi_med.data.listed import section_files
 
     listed = load_data_list(data_list)
     files = section_files(listed, section.value, [labels], labels=True)
-    return {case: label for case, (label,) in files.items()}, listed.structures_by_value, listed.ignored
+    return {
+        "cases": {case: label for case, (label,) in files.items()},
+        "classes": listed.structures_by_value,
+        "ignored": listed.ignored,
+        "count_class_0": bool(listed.count_class_0),
+    }
 
 
 @app.command()
@@ -606,15 +611,13 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    cases, classes, ignored = (None, None, None) if data_list is None else _labels_of(data_list, section, labels)
+    listed = {} if data_list is None else _labels_of(data_list, section, labels)
     result = evaluate_all(
         predictions,
         labels,
         output=output,
-        classes=classes,
-        cases=cases,
+        **listed,
         allow_missing=allow_missing,
-        ignored=ignored,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,

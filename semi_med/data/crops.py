@@ -42,9 +42,10 @@ class CropBatches:
             scan goes; "any" draws it anywhere in the scan.
 
     A batch has `context` `(B, C, *(crop + 2 margin))` (zeros outside the scan), `margin` int64 `(B, n, 2)`: voxels of
-    the scan on each side of the crop, at most the margin asked for; `label_context` `(B, 1, ...)` uint8 where cases
-    have a label; and `case`, a list of names. With a second crop also `context_2` and `margin_2`, and `offset` int64
-    `(B, n)`: voxels from the first to the second.
+    the scan on each side of the crop, at most the margin asked for; `scan` int64 `(B, n, 2)`: where in the context the
+    scan begins and ends; `label_context` `(B, 1, ...)` uint8 where cases
+    have a label; and `case`, a list of names. With a second crop also `context_2`, `margin_2` and
+    `scan_2`, and `offset` int64 `(B, n)`: voxels from the first to the second.
 
     Raises:
         InputError: there is no case, or a size or `second_crop` is none.
@@ -136,13 +137,15 @@ class CropBatches:
             int(generator.integers(0, s - c + 1)) if s > c else -((c - s) // 2)
             for s, c in zip(size, self.crop_size, strict=True)
         ]
-        crop: dict[str, Any] = {"case": self.cases.name(index), "margin": self._free(start, size)}
+        crop: dict[str, Any] = {"case": self.cases.name(index)}
+        crop["margin"], crop["scan"] = self._free(start, size), self._scan(start, size)
         for key, array in arrays.items():
             name = "context" if key == "image" else f"{key}_context"
             crop[name] = self._cut(array, start, fill=0 if key == "image" else self.label_fill)
         if self.second_crop != "same":
             second = self._second(start, size, generator)
-            crop["context_2"], crop["margin_2"] = self._cut(arrays["image"], second, fill=0), self._free(second, size)
+            crop["context_2"] = self._cut(arrays["image"], second, fill=0)
+            crop["margin_2"], crop["scan_2"] = self._free(second, size), self._scan(second, size)
             crop["offset"] = np.array(second, dtype=np.int64) - np.array(start, dtype=np.int64)
         return crop
 
@@ -151,6 +154,13 @@ class CropBatches:
         sides = zip(start, size, self.crop_size, self.margin, strict=True)
         free = [(min(m, first), min(m, s - c - first)) if s > c else (0, 0) for first, s, c, m in sides]
         return np.array(free, dtype=np.int64)
+
+    def _scan(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """First and last voxel, plus one, of the scan in the context of a crop that begins at `start`."""
+        begins = [m - first for first, m in zip(start, self.margin, strict=True)]
+        extents = [c + 2 * m for c, m in zip(self.crop_size, self.margin, strict=True)]
+        ends = [(max(b, 0), min(b + s, e)) for b, s, e in zip(begins, size, extents, strict=True)]
+        return np.array(ends, dtype=np.int64)
 
     def _second(self, start: Sequence[int], size: Sequence[int], generator: np.random.Generator) -> list[int]:
         """Where the second crop begins."""

@@ -13,6 +13,8 @@ from semi_med.data.policies import CTAugment, Policy
 from semi_med.ignored import IGNORED
 from semi_med.ops import affine, warp
 
+_SECOND = {"context": "context_2", "margin": "margin_2", "scan": "scan_2", "offset": "offset"}
+
 
 class TwoViews:
     """From a raw batch of crops with margins to a weak and a strong view, each with geometry of its own.
@@ -111,16 +113,18 @@ class TwoViews:
         return warp(maps, matrix, nearest=nearest, fill=fill, output_shape=self.crop_size)
 
     def _seen(self, batch: Mapping[str, Tensor], matrix: Tensor) -> Tensor:
-        """Voxels that the scan has: of the context it has the crop and the free margin around it."""
-        context, margin = batch["context"], batch["margin"]
+        """Voxels that the scan has. A batch that does not say where has the crop and the free margin around it."""
+        context, scan = batch["context"], batch.get("scan")
+        if scan is None:
+            scan = self._crop_and_margin(context, batch["margin"])
         known = torch.zeros(len(context), 1, *context.shape[2:], dtype=torch.bool, device=context.device)
-        for here, free in zip(known, margin.tolist(), strict=True):
-            window = []
-            for size, crop, (before, after) in zip(context.shape[2:], self.crop_size, free, strict=True):
-                start = (size - crop) // 2
-                window.append(slice(start - before, start + crop + after))
-            here[(slice(None), *window)] = True
+        for here, ends in zip(known, scan.tolist(), strict=True):
+            here[(slice(None), *(slice(first, last) for first, last in ends))] = True
         return warp(known, matrix, nearest=True, fill=False, output_shape=self.crop_size)
+
+    def _crop_and_margin(self, context: Tensor, margin: Tensor) -> Tensor:
+        start = torch.tensor([(size - crop) // 2 for size, crop in zip(context.shape[2:], self.crop_size, strict=True)])
+        return torch.stack([start - margin[..., 0], start + torch.tensor(self.crop_size) + margin[..., 1]], dim=-1)
 
     def learn(self, used: Tensor, agreement: Tensor) -> None:
         """Hand the agreement on a probe, `(B,)`, to the policy that drew it."""
@@ -141,4 +145,4 @@ def _second_of(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """What the strong view is made of: the second crop, with its `offset`, or the only one."""
     if "context_2" not in batch:
         return batch
-    return {"context": batch["context_2"], "margin": batch["margin_2"], "offset": batch["offset"]}
+    return {name: batch[key] for name, key in _SECOND.items() if key in batch}

@@ -22,7 +22,7 @@ from semi_med.ops import bare
 from semi_med.runtime import keep_freed_memory
 
 _MOST_SKIPPED = 10
-_PLACES = ("margin", "margin_2", "offset")  # what views compute places with, on the CPU
+_PLACES = ("margin", "margin_2", "scan", "scan_2", "offset")  # what views compute places with, on the CPU
 
 View = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
 

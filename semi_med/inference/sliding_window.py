@@ -27,8 +27,9 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
     length takes no more memory than its probabilities.
 
     Args:
-        roi_size: window in voxels, one number per axis of the networks: three or two.
-        stride: voxels from one window to the next, per axis; from 1 to the window itself.
+        roi_size: window in voxels, one number per axis of the networks: three or two; -1 for the whole of an axis.
+        stride: voxels from one window to the next, per axis; from 1 to the window itself. It does not matter where the
+            window is the whole axis.
         sw_batch_size: windows that go through a network at once.
         amp: networks run in reduced precision (bfloat16 on a CPU, float16 elsewhere); sums stay in float32.
         device: where the stitched probabilities are kept; by default where the input is.
@@ -50,7 +51,7 @@ class ProbabilityWindowInferer(SlidingWindowInferer):
     ) -> None:
         roi_size, stride = tuple(roi_size), tuple(stride)
         if len(roi_size) != len(stride) or any(
-            not 1 <= step <= size for size, step in zip(roi_size, stride, strict=True)
+            size != -1 and not 1 <= step <= size for size, step in zip(roi_size, stride, strict=True)
         ):
             raise InputError(
                 f"each axis wants a stride from 1 to the window size, window {roi_size} and stride {stride} came",
@@ -141,4 +142,4 @@ def _overlap(size: int, step: int) -> float:
     MONAI truncates `int(size * (1 - overlap))`, which for the plain `1 - step / size` may come out one voxel short
     (a window of 112 with a stride of 16 moves by 15); half a voxel more is safe for every window.
     """
-    return 0.0 if step == size else 1 - (step + 0.5) / size
+    return 0.0 if size in (-1, step) else 1 - (step + 0.5) / size

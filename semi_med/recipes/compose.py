@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from semi_med import __version__
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 
 HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
@@ -20,6 +21,7 @@ _NOT_FOR_PEOPLE = (
     *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
+_SHARES_OF_CE = ("alpha", "alpha_unsupervised")  # settings of methods; the rest is Dice
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
 
 
@@ -162,6 +164,8 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
         config = merge(config, _part(room, name))
     if values := task.about.get("label_values"):
         _map_values(config, values)
+    if task.about.get("count_class_0") and name == "train":
+        _count_class_0(config)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
 
 
@@ -171,6 +175,19 @@ def _rooms(method: str, task: Task) -> list[Path]:
     common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
     slices = [HERE / "common" / "slices"] if task.flat else []
     return [*common, *slices, HERE / "methods" / method, *own, task.own(method)]
+
+
+def _count_class_0(config: dict[str, Any]) -> None:
+    """Let class 0 be a class like the others: in losses (Dice leaves it out), metrics, and not outside of a picture."""
+    config["method"] = {**config["method"], **{key: 1.0 for key in _SHARES_OF_CE if key in config["method"]}}
+    config["validate"]["key_metric"]["mean_dice"]["include_background"] = True
+    for handler in config["train"]["handlers"]:
+        if handler["_target_"] == "semi_med.engines.Validate":
+            handler["first_class"] = 0
+    for side in ("labeled", "unlabeled"):
+        if f"{side}_batches" in config["train"]:
+            config["train"][f"{side}_batches"]["label_fill"] = IGNORED
+        config[f"{side}_augment"]["label_fill"] = IGNORED
 
 
 def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
@@ -248,8 +265,7 @@ def compose_metadata(*, method: str, task: TaskLike) -> dict[str, Any]:
     """`metadata.json` after MONAI's schema."""
     task = find_task(task)
     about_task, about = task.about, about_method(method)
-    shared = _part(task.folder, "shared")
-    crop = shared["crop_size"]
+    crop = compose_config("inference", method=method, task=task)["crop_size"]
     labels = about_task["labels"]
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"

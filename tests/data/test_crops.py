@@ -388,6 +388,17 @@ def test_a_second_crop_lies_in_the_scan_at_its_offset_and_leaves_the_first_as_it
         assert largest[0] > CROP[0] and largest[1] > CROP[1]
 
 
+@pytest.mark.parametrize("second_crop", ["same", "any"])
+@pytest.mark.parametrize("shape", [(20, 16, 5), (3, 4, 3), (4, 6, 5), (3, 30, 9)])
+def test_a_batch_says_where_the_scan_is_in_its_context(shape, second_crop):
+    batch = crops(shape, batch_size=20, second_crop=second_crop).batch(0)
+    for end in ("", "_2") if second_crop == "any" else ("",):
+        for context, ends in zip(batch[f"context{end}"], batch[f"scan{end}"].tolist(), strict=True):
+            inside = torch.zeros_like(context[0], dtype=torch.bool)
+            inside[tuple(slice(first, last) for first, last in ends)] = True
+            assert torch.equal(inside, context[0] > 0)
+
+
 def test_the_free_margin_of_a_second_crop_is_its_own():
     batch = crops((20, 16, 5), batch_size=40, second_crop="any").batch(0)
     for other, free in zip(batch["context_2"], batch["margin_2"].tolist(), strict=True):

@@ -89,6 +89,19 @@ def test_what_lies_beyond_the_scan_is_not_seen(dimensions):
 
 
 @dimensions_2_and_3
+def test_padding_of_a_scan_that_is_smaller_than_the_crop_is_not_seen(dimensions):
+    batch = batch_of(dimensions, free=0)
+    scan = torch.tensor([[m + 1, m + c - 2] for m, c in zip(MARGIN[dimensions], CROP[dimensions], strict=True)])
+    whole = TwoViews(CROP[dimensions], None, RandAugment(0, cutout=None))
+    out = whole({**batch, "scan": scan.expand(4, -1, -1)}, generator())
+    expected = torch.zeros_like(out["seen"])
+    expected[(..., *[slice(1, c - 2) for c in CROP[dimensions]])] = True
+    assert torch.equal(out["seen"], expected)
+    assert torch.equal(out["strong_seen"], expected)
+    assert whole(batch, generator())["seen"].all()
+
+
+@dimensions_2_and_3
 def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     policy = CTAugment(1, only=["identity"], cutout=None)
     view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), policy, probe=True)
