@@ -21,7 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semi_med.bundle_settings import carry_over, changed_settings, running_folder
-from semi_med.bundle_settings import check_settings as check_settings  # configurations call it as bundle.check_settings
+from semi_med.bundle_settings import check_settings as check_settings  # configurations call these as bundle.<name>
+from semi_med.bundle_settings import trained_with as trained_with
+from semi_med.bundle_settings import use_trained_with as use_trained_with
 from semi_med.errors import InputError, SemiMedError, root_cause
 from semi_med.runtime import quiet_unused_readers
 
@@ -35,6 +37,14 @@ _HOW_TO_GET: dict[str, str] = {
         "LA is the 2018 Atrial Segmentation Challenge: register at atriaseg2018.cardiacatlas.org, download the "
         "training set, then run `semi-med prepare la <downloaded folder> <target>` and give the target as "
         "--dataset_dir. An already cropped copy (images/ and labels/ with equal names, NIfTI) works too"
+    ),
+    "chase": (
+        "CHASE_DB1 is on researchdata.kingston.ac.uk/96: unpack it, run `semi-med prepare chase_db1 <folder> <target>` "
+        "and give the target as --dataset_dir"
+    ),
+    "covid19": (
+        "COVID-19 CT is on medicalsegmentation.com/covid19: run `semi-med prepare covid19_ct <folder> <target>` on the "
+        "folder with tr_im.nii.gz and tr_mask.nii.gz, and give the target as --dataset_dir"
     ),
 }
 
@@ -199,7 +209,8 @@ def prepare_run(
 
     When `output_dir` is not the bundle itself, its configurations, documents and licence are copied there, and what
     training and inference share (networks, crop, stride) is written into its `inference.json` as it is run, so that
-    the folder can be predicted with, moved and zipped. When a run is resumed everything stays as it was.
+    the folder can be predicted with, moved and zipped. In the bundle itself it lies beside the models, see
+    `bundle_settings.trained_with`. When a run is resumed everything stays as it was.
 
     Args:
         bundle_root: the bundle that is run.
@@ -285,6 +296,21 @@ def unlabeled_with_labeled(
         for item in sections["labeled"]
     ]
     return [*unlabeled, *again]
+
+
+def choose(setting: str, name: str, **choices: Any) -> Any:
+    """One of several components, by the name that a setting has.
+
+    Raises:
+        InputError: code SETTING, there is no such choice.
+    """
+    if name not in choices:
+        raise InputError(
+            f"--{setting} must be one of {', '.join(choices)}, got {name!r}",
+            fix=f"For example --{setting} {next(iter(choices))}",
+            code="SETTING",
+        )
+    return choices[name]
 
 
 def check_weights(weights: str | Path) -> None:

@@ -157,19 +157,62 @@ def changed_settings(bundle_root: str | Path, *configs: str) -> dict[str, Any]:
 def carry_over(bundle_root: str | Path, target: str | Path) -> None:
     """Write what training and inference share, as it is run, into `configs/inference.json` of a run's folder.
 
-    Shared are the top-level entries that `train.json` and `inference.json` of the bundle have in common: the networks,
-    the crop, the stride and the like, but no expression, such as the device.
+    Args:
+        bundle_root: the bundle that is run; its files stay as they are.
+        target: the run's folder, another one.
     """
     from semi_med.files import write_atomically
     from semi_med.recipes.compose import to_json
 
+    inference = merged(bundle_root, "inference")
+    write_atomically(Path(target) / "configs" / "inference.json", to_json(inference | _shared_as_run(inference)))
+
+
+def trained_with(folder: str | Path) -> dict[str, Any]:
+    """What the running training shares with inference and `configs/inference.json` of the run's folder has otherwise.
+
+    It lies beside the models of the run, so that a prediction takes it from there: see `use_trained_with`.
+    """
+    if not (Path(folder) / "configs" / "inference.json").is_file():
+        return {}
+    inference = merged(folder, "inference")
+    return {key: value for key, value in _shared_as_run(inference).items() if value != inference[key]}
+
+
+def _shared_as_run(inference: Mapping[str, Any]) -> dict[str, Any]:
+    from semi_med.inference.trained_with import SHARED
+
     running = _config(running_parser())
-    train, inference = merged(bundle_root, "train"), merged(bundle_root, "inference")
-    for key in train.keys() & inference.keys():
-        expression = isinstance(train[key], str) and train[key].startswith("$")
-        if train[key] == inference[key] and not expression and key in running and key != "imports":
-            inference[key] = _plain(running[key])
-    write_atomically(Path(target) / "configs" / "inference.json", to_json(inference))
+    return {key: _plain(running[key]) for key in SHARED if key in inference and key in running}
+
+
+def use_trained_with(
+    bundle_root: str | Path, weights: str | Path, *configs: str, run: str | Path | None = None
+) -> None:
+    """Let the running configuration have what the model was trained with, but where the caller says otherwise.
+
+    Args:
+        bundle_root: the bundle whose files are run.
+        weights: the model.
+        configs: names of the files that are run.
+        run: the folder of the training, if it is another one.
+
+    Raises:
+        InputError: code BUNDLE, what lies beside the model is not what a training writes.
+    """
+    from semi_med.inference.trained_with import SHARED, read_trained_with
+
+    parser, folder = running_parser(), Path(run or bundle_root)
+    if parser is None or not (folder / "configs" / "inference.json").is_file():
+        return
+    inference, files = merged(folder, "inference"), merged(bundle_root, *configs)
+    trained = {key: inference[key] for key in SHARED if key in inference} | read_trained_with(weights, folder)
+    place: Any = parser.config
+    for key, value in trained.items():
+        if key in files and _plain(place.get(key)) == files[key] != value:
+            place[key] = value
+    # The parser reads its configuration again before the next item.
+    parser.ref_resolver.reset()
 
 
 def running_parser() -> ConfigParser | None:

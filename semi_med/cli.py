@@ -394,6 +394,9 @@ def init(
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="NAME", help="Of each structure, in order of its number.")
     ] = None,
+    ignored: Annotated[
+        int | None, typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known, for example 255.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(metavar="CT|MR|other", help="What intensities are.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=2, max=3, help="2: slice by slice; 3: whole volumes.")] = None,
     spacing: Annotated[str | None, typer.Option(metavar="MM,MM,MM|none", help="Resample to this.")] = None,
@@ -432,6 +435,7 @@ def init(
         subject_pattern=subject_pattern,
         class_names=classes or (),
         modality=modality,
+        ignored=ignored,
         device=device,
         memory_gb=memory_gb,
         settings=settings or (),
@@ -592,6 +596,10 @@ def evaluate(
     ] = False,
     data_list: DataListOption = None,
     section: SectionOption = Section.test,
+    ignored: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="VALUE", help="Of labels where nothing is known; by default the list's."),
+    ] = None,
     regions: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="NAME=CLASS+CLASS", help="Classes measured as one, epi=1+2; repeatable."),
@@ -604,6 +612,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="REGEX", help="Finds the volume in a slice's name, '(.*)_[0-9]+': one Dice a volume too."),
     ] = None,
+    iou: Annotated[
+        bool, typer.Option("--iou", help="Also the IoU of every class over the pixels of all cases, with background.")
+    ] = False,
 ) -> None:
     """Measure predictions against labels. By case and over cases: Dice, Jaccard, HD95, ASD, in mm and voxels.
 
@@ -612,6 +623,8 @@ def evaluate(
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
     listed = {} if data_list is None else _labels_of(data_list, section, labels)
+    if ignored is not None:
+        listed["ignored"] = ignored
     result = evaluate_all(
         predictions,
         labels,
@@ -622,10 +635,13 @@ def evaluate(
         regions=regions or (),
         group_pattern=group_pattern,
         volume_pattern=volume_pattern,
+        iou=iou,
     )
     typer.echo(cli_text.summary_table(result.summary))
     if result.breakdown:
         typer.echo(cli_text.breakdown_table(result.breakdown))
+    if result.iou:
+        typer.echo(cli_text.iou_table(result.iou))
     for path in result.written:
         typer.echo(path)
     if result.missing:

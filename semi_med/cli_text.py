@@ -186,6 +186,16 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([_text(table), *(f"note: {note}" for note in notes)])
 
 
+def iou_table(iou: Mapping[str, float]) -> str:
+    """IoU of each class over the pixels of all cases together."""
+    from rich.table import Table
+
+    table = Table("class", "IoU over all pixels")
+    for name, value in iou.items():
+        table.add_row(_cell(name), _number(value, 4))
+    return _text(table)
+
+
 def plan_tables(planned: Planned) -> str:
     """What `semi-med init` found and decided, for people."""
     from rich.table import Table

@@ -419,6 +419,8 @@ def test_what_the_list_ignores_is_counted_by_validate_and_left_out_by_evaluate(c
     done = command("evaluate", predicted, listed.parent / "labels", "-o", tmp_path / "t.csv", "--data-list", listed)
     dice = next(line for line in done.out.splitlines() if " Dice " in line).split("│")
     assert [cell.strip() for cell in dice[1:5]] == ["left atrium", "Dice", "2", "1.0000"]
+    told = ("evaluate", predicted, listed.parent / "labels", "-o", tmp_path / "t.csv", "--allow-missing")
+    assert "255" in command(*told).out and "255" not in command(*told, "--ignored", "255").out
 
 
 def test_missing_predictions_stop_an_evaluation_unless_allowed(command, predicted, listed, tmp_path):

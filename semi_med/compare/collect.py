@@ -25,6 +25,7 @@ _NOT_TOLD = (*_PLACES, "rank", "world_size", "unlabeled_data", "needs_unlabeled"
 _COMPONENTS = (
     *("network_def", "peer_def", "method", "optimizer", "lr_scheduler", "labeled_augment", "unlabeled_augment"),
     *("train#labeled_view", "train#unlabeled_view"),
+    *("discriminator_def", "discriminator_optimizer", "randaugment", "ctaugment"),
 )
 
 
@@ -38,7 +39,7 @@ class Report:
 
 
 def write_report(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> Report:
-    """Write `comparison.html`, `comparison.csv` and `summary.csv` of what is finished.
+    """Write `comparison.html`, `comparison.csv`, `summary.csv` and `iou.csv` of what is finished.
 
     Args:
         plan: with its jobs.
@@ -51,7 +52,24 @@ def write_report(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -
     from semi_med.report.comparison import verdict_sentences, write_comparison
 
     view = collect(plan, folder, dataset_dir=dataset_dir)
-    return Report(tuple(write_comparison(folder, view)), tuple(verdict_sentences(view)), tuple(view.missing))
+    written = [*write_comparison(folder, view), *_write_iou(plan, folder, view)]
+    return Report(tuple(written), tuple(verdict_sentences(view)), tuple(view.missing))
+
+
+def _write_iou(plan: Plan, folder: Path, view: ComparisonView) -> list[Path]:
+    """`iou.csv`: mean and SD over seeds of each class's IoU, of the runs whose record has it."""
+    from semi_med.metrics.files import write_csv
+    from semi_med.metrics.iou import IOU_COLUMNS, over_seeds
+
+    runs: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    finished = {run.name for run in view.runs}
+    for job in plan.jobs:
+        found = (record_of(job, folder) or {}).get("iou") if job.name in finished else None
+        if found:
+            labeled = "all" if job.labeled is None else str(job.labeled)
+            values = {name: math.nan if value is None else float(value) for name, value in found.items()}
+            runs.setdefault((job.method, labeled), {})[job.seed] = values
+    return [write_csv(folder / "iou.csv", over_seeds(runs), columns=IOU_COLUMNS)] if runs else []
 
 
 def collect(plan: Plan, folder: Path, *, dataset_dir: Path | None = None) -> ComparisonView:

@@ -213,7 +213,17 @@ def _measure(stages: list[Stage], listed: DataList, data: Path, job: Job, folder
     write_csv(table_of(job, folder), rows)
     minutes = minutes_of(stages)
     known = None if math.isnan(minutes) else round(minutes, 3)
-    write_record(stages, job, folder, minutes=known, cases=len(listed.test))
+    iou = measure_iou(listed, data, predictions_of(job, folder))
+    write_record(stages, job, folder, minutes=known, cases=len(listed.test), iou=iou)
+
+
+def measure_iou(listed: DataList, data: Path, predictions: Path) -> dict[str, float]:
+    """IoU of all classes over the pixels of the whole test section, as from `semi_med.metrics.iou.iou_of`."""
+    from semi_med.metrics.iou import counts_of, iou_of
+
+    pairs = {case.name: (_prediction(predictions, case.name), data / str(case.label)) for case in listed.test}
+    classes = listed.structures_by_value
+    return iou_of(counts_of(pairs, classes=classes, ignored=listed.ignored), classes=classes)
 
 
 def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[str, Any]]:

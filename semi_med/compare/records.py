@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,26 @@ def record_of(job: Job, folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_record(stages: Sequence[Stage], job: Job, folder: Path, *, minutes: float | None, cases: int) -> None:
-    """Note what a table was made from; written last, it says that the job is done."""
+def write_record(
+    stages: Sequence[Stage], job: Job, folder: Path, *, minutes: float | None, cases: int, iou: Mapping[str, float]
+) -> None:
+    """Note what a table was made from; written last, it says that the job is done.
+
+    Args:
+        stages: of the job.
+        job: that was measured.
+        folder: of the comparison.
+        minutes: that its training took; None if that is not known.
+        cases: of the test section.
+        iou: as from `semi_med.metrics.iou.iou_of`.
+    """
     content = {
         "table_sha256": sha256_of(table_of(job, folder)),
         "weights_sha256": sha256_of(stages[-1].model),
         "course": course_of(stages),
         "minutes": minutes,
         "cases": cases,
+        "iou": {name: None if math.isnan(value) else value for name, value in iou.items()},
     }
     write_atomically(record_path(job, folder), json.dumps(content, indent=2) + "\n")
 

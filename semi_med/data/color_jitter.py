@@ -49,7 +49,8 @@ class ColorJitter:
         grey_chance: that it loses its colours.
         blur: smallest and largest standard deviation of the Gaussian blur, in voxels.
         blur_chance: that it is blurred.
-        mean, sd: by channel, in shares of the full scale: what normalisation took off and divided by.
+        mean, sd: by channel, what normalisation took off and divided by, in the unit of `full`.
+        full: value of the brightest pixel a picture can have, 255 for bytes; black is 0.
 
     Raises:
         ValueError: only one of `mean` and `sd` is given.
@@ -66,6 +67,7 @@ class ColorJitter:
     blur_chance: float = 0.5
     mean: Sequence[float] | None = None
     sd: Sequence[float] | None = None
+    full: float = 255.0
 
     def __post_init__(self) -> None:
         """Refuse half a scale."""
@@ -111,7 +113,7 @@ class ColorJitter:
         if self.mean is not None and self.sd is not None:
             shape = (1, -1, *[1] * (image.dim() - 2))
             mean, sd = (torch.tensor(list(values), device=image.device).view(shape) for values in (self.mean, self.sd))
-            return (-mean / sd).expand(len(image), *shape[1:]), (1 / sd).expand(len(image), *shape[1:])
+            return (-mean / sd).expand(len(image), *shape[1:]), (self.full / sd).expand(len(image), *shape[1:])
         axes = tuple(range(1 if self.colors else 2, image.dim()))
         low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
         return low, (high - low).clamp(min=1e-6)

@@ -13,8 +13,8 @@ A JSON file with paths relative to the data set's folder:
 `label`; its `monitor_label`, if there is one, is opened only on request and never trains anything. Label files that
 number the classes otherwise say so once for all: `"file_values": [0, 200]` are the numbers of class 0, 1, ...
 `"ignored": 255` says that labels hold this value where nothing is known; without it a 255 that is no class's number is
-an error. `"count_class_0": true` says that class 0 is a class to be measured, like the road of a street, and no
-background.
+an error. Beside `file_values`, which a bundle reads labels by, it may be another number. `"count_class_0": true` says
+that class 0 is a class to be measured, like the road of a street, and no background.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class DataList(BaseModel):
         modality: channel number to name, from "0".
         labels: class index to name, from "0", which is the background, or a class like others if `count_class_0`.
         file_values: the number that label files have for class 0, 1, ...; None where it is the class index.
-        ignored: `IGNORED` if labels hold it where nothing is known; None if they do not.
+        ignored: what labels hold where nothing is known; None if they do not. `IGNORED`, or with `file_values` any
+            other number.
         count_class_0: whether class 0 is measured like the others; None, which is not written, if it is not.
         labeled: cases with labels to train with.
         unlabeled: cases to train with that have none.
@@ -336,9 +337,9 @@ def _rule_problems(data_list: DataList) -> Iterator[InputError]:
             fix="Merge classes that are told apart nowhere.",
             code="NUMBERS",
         )
-    if data_list.ignored not in (None, IGNORED):
+    if values is None and data_list.ignored not in (None, IGNORED):
         yield InputError(
-            f"{IGNORED} is the one value that is ignored, got {data_list.ignored}",
+            f"{IGNORED} is the one value that is ignored where labels hold class indices, got {data_list.ignored}",
             where="ignored",
             fix=f"Renumber: `semi-med convert LABELS OUTPUT --label --map-labels {data_list.ignored}={IGNORED}`.",
             code="NUMBERS",

@@ -27,7 +27,7 @@ class TwoViews:
     `seen` and `strong_seen`, bool `(B, 1, *crop)`: voxels of each view that the scan has; `label` and `monitor_label`,
     where there are such, in the frame of the weak view. `context` and `margin` are as they came.
 
-    With `probe`, and a strong policy that learns, also `probe`, `probe_label` and `probe_used`: a view whose bins are
+    With a policy that learns given as `probe`, also `probe`, `probe_label` and `probe_used`: a view whose bins are
     drawn uniformly, its label, and the bins. `learn` takes the agreement that was found on it.
 
     Args:
@@ -35,7 +35,7 @@ class TwoViews:
         weak: geometry of the weak view (its intensity settings too, where it has some).
         strong: operations of the strong view; None makes `image` the weak view.
         strong_placing: geometry of the strong view before the operations, such as flips and a shift; None for none.
-        probe: for labelled batches, let the policy probe.
+        probe: for labelled batches, the policy that is to learn from them; one that does not learn is let be.
         label_fill: label of what the weak view invents: `IGNORED`, as nobody knows it, or a class.
 
     Raises:
@@ -49,11 +49,13 @@ class TwoViews:
         strong: Policy | None = None,
         *,
         strong_placing: Augment | None = None,
-        probe: bool = False,
+        probe: Policy | None = None,
         label_fill: int = IGNORED,
     ) -> None:
-        self.crop_size, self.label_fill, self.probe = tuple(crop_size), label_fill, probe
+        self.crop_size, self.label_fill = tuple(crop_size), label_fill
         self.weak, self.strong, self.strong_placing = weak or Augment(), strong, strong_placing or Augment()
+        self.probe = probe if isinstance(probe, CTAugment) else None
+        self._learning = self.probe or (strong if isinstance(strong, CTAugment) else None)
         for name, augment in (("weak", self.weak), ("strong_placing", self.strong_placing)):
             if augment.elastic > 0:
                 raise ValueError(f"{name} has an elastic displacement, which cannot be undone by a matrix; set it to 0")
@@ -73,12 +75,14 @@ class TwoViews:
             if f"{key}_context" in batch:
                 view[key] = self._take(batch[f"{key}_context"], weak_matrix, nearest=True)
         if self.strong is None:
-            return {**view, "image": weak, "strong_matrix": weak_matrix, "strong_seen": view["seen"]}
-        second = _second_of(batch)
-        view["image"], matrix = self._strongly(second["context"], self.strong, generator)
-        view["strong_seen"] = self._seen(second, matrix)
-        view["strong_matrix"] = affine.compose(affine.crop(second["offset"]), matrix) if "offset" in second else matrix
-        return view | (self._probe(batch, generator) if self.probe else {})
+            view |= {"image": weak, "strong_matrix": weak_matrix, "strong_seen": view["seen"]}
+        else:
+            second = _second_of(batch)
+            view["image"], matrix = self._strongly(second["context"], self.strong, generator)
+            view["strong_seen"] = self._seen(second, matrix)
+            moved = "offset" in second
+            view["strong_matrix"] = affine.compose(affine.crop(second["offset"]), matrix) if moved else matrix
+        return view if self.probe is None else view | self._probe(batch, self.probe, generator)
 
     def _strongly(self, context: Tensor, policy: Policy, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The strong view and its matrix, to the context that it is made of."""
@@ -88,19 +92,17 @@ class TwoViews:
         matrix = affine.compose(first, policy.matrix(steps, self.crop_size))
         return policy.photometric(self._take(context, matrix), steps), matrix
 
-    def _probe(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        if not isinstance(self.strong, CTAugment):
-            return {}
+    def _probe(self, batch: Mapping[str, Tensor], policy: CTAugment, generator: torch.Generator) -> dict[str, Tensor]:
         context = batch["context"]
-        steps = self.strong.draw_probe(len(context), context.dim() - 2, generator)
+        steps = policy.draw_probe(len(context), context.dim() - 2, generator)
         whole = affine.identity(len(context), context.dim() - 2)
-        matrix = affine.compose(self._cut(whole, context), self.strong.matrix(steps, self.crop_size))
+        matrix = affine.compose(self._cut(whole, context), policy.matrix(steps, self.crop_size))
         return {
-            "probe": self.strong.photometric(self._take(context, matrix), steps),
+            "probe": policy.photometric(self._take(context, matrix), steps),
             "probe_label": warp(
                 batch["label_context"], matrix, nearest=True, fill=IGNORED, output_shape=self.crop_size
             ),
-            "probe_used": self.strong.used(steps),
+            "probe_used": policy.used(steps),
         }
 
     def _cut(self, matrix: Tensor, context: Tensor) -> Tensor:
@@ -128,17 +130,17 @@ class TwoViews:
 
     def learn(self, used: Tensor, agreement: Tensor) -> None:
         """Hand the agreement on a probe, `(B,)`, to the policy that drew it."""
-        if isinstance(self.strong, CTAugment):
-            self.strong.learn(used, agreement)
+        if self._learning is not None:
+            self._learning.learn(used, agreement)
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy has learnt."""
-        return self.strong.state_dict() if isinstance(self.strong, CTAugment) else {}
+        return {} if self._learning is None else self._learning.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with what the policy had learnt."""
-        if isinstance(self.strong, CTAugment):
-            self.strong.load_state_dict(state)
+        if self._learning is not None:
+            self._learning.load_state_dict(state)
 
 
 def _second_of(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -222,7 +222,8 @@ def examine_cases(
     shared, _ = shared_cases(members, contents)
     problems = [*_file_problems(members, contents), *shared]
     counts = {"scans": len(members)} if members else {}
-    return Findings(problems, all_notes(members, contents, None), counts, _verdicts(members, contents, None))
+    notes = [*all_notes(members, contents, options.ignored), *ignored_note(members, contents, options.ignored)]
+    return Findings(problems, notes, counts, _verdicts(members, contents, options.ignored))
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,21 @@ def save_atomically(content: dict[str, Any], path: Path) -> str:
     data = buffer.getvalue()
     write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def save_model(model: dict[str, Any], path: Path, trained_with: Mapping[str, Any] | None = None) -> None:
+    """Write a model, and beside it as `<name>.json` what a prediction with it must have otherwise than its bundle.
+
+    Raises:
+        InputError: code NOT_WRITABLE.
+        ResourceError: code DISK_FULL.
+    """
+    beside = path.with_suffix(".json")
+    if trained_with:
+        write_atomically(beside, json.dumps(trained_with, indent=2))
+    save_atomically(model, path)
+    if not trained_with:
+        beside.unlink(missing_ok=True)
 
 
 def finite(state: Any) -> bool:
@@ -101,13 +117,22 @@ class Checkpoints:
         interval: iterations between checkpoints; one is always written at the end.
         resume: go on from the newest whole checkpoint of the folder.
         keep: how many checkpoints stay.
+        trained_with: settings that lie beside the model, see `save_model`.
 
     Raises:
         InputError: on attaching: `resume` without a checkpoint, or checkpoints in the folder without `resume`.
     """
 
-    def __init__(self, output_dir: str | Path, *, interval: int = 500, resume: bool = False, keep: int = 2) -> None:
-        self.output_dir = Path(output_dir)
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        interval: int = 500,
+        resume: bool = False,
+        keep: int = 2,
+        trained_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.output_dir, self.trained_with = Path(output_dir), trained_with
         self.folder = self.output_dir / "checkpoints"
         self.interval = check_interval(interval, "checkpoints")
         self.resume, self.keep = resume, max(1, keep)
@@ -180,7 +205,7 @@ class Checkpoints:
         state, model = engine.state_dict(), engine.model_state()
         require_finite([state["networks"], state["averages"], model], engine)
         # The model first: where there is a checkpoint there is a model that is at least as new.
-        save_atomically(model, self.output_dir / "models" / "model.pt")
+        save_model(model, self.output_dir / "models" / "model.pt", self.trained_with)
         path = self.folder / f"iteration_{engine.state.iteration:08d}.pt"
         path.with_suffix(".json").unlink(missing_ok=True)
         digest = save_atomically(state, path)

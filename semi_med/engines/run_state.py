@@ -54,6 +54,11 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "lr_scheduler": type(trainer.lr_scheduler).__name__,
         **_plain("lr_scheduler", _arguments(trainer.lr_scheduler)),
     }
+    if (theirs := getattr(trainer, "discriminator_optimizer", None)) is not None:
+        own = {k: v for k, v in theirs.defaults.items() if k not in ("lr", "foreach", "fused")}
+        settings |= {"discriminator_optimizer": type(theirs).__name__, **_plain("discriminator_optimizer", own)}
+        schedule = trainer.discriminator_lr_scheduler
+        settings |= _plain("discriminator_lr_scheduler", _arguments(schedule))
     for name in ("labeled", "unlabeled"):
         batches = getattr(trainer.batches, name)
         if batches is not None:

@@ -25,6 +25,7 @@ _MOST_SKIPPED = 10
 _PLACES = ("margin", "margin_2", "scan", "scan_2", "offset")  # what views compute places with, on the CPU
 
 View = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
+Pair = tuple[dict[str, Any], dict[str, Any]]
 
 
 class SemiSupervisedTrainer(Trainer):
@@ -83,9 +84,10 @@ class SemiSupervisedTrainer(Trainer):
         whole = max_epochs * epoch_length
         self.total_iterations = whole if max_iterations is None else min(whole, max_iterations)
         self.networks = method.networks()
+        self.kept = self._kept(method)
         self.channels_last = channels_last
         if channels_last:
-            for network in self.networks.values():
+            for network in self.kept.values():
                 _to_channels_last(network)
         self.average_decay = average_decay
         self.averages: dict[str, AveragedModel] = {}
@@ -97,7 +99,7 @@ class SemiSupervisedTrainer(Trainer):
                 if any(p.requires_grad for p in network.parameters())
             }
         self._on_start: dict[str, Any] | None = None
-        self._skipped = 0
+        self._skipped: dict[str, int] = {}
         self.learning_rate = 0.0  # that of the last step
         self.exit_code = 0
         super().__init__(
@@ -128,63 +130,94 @@ class SemiSupervisedTrainer(Trainer):
         if self.exit_code:
             raise SystemExit(self.exit_code)
 
-    def _iteration(  # type: ignore[override]
-        self, engine: Any, batchdata: tuple[dict[str, Any], dict[str, Any]]
-    ) -> dict[str, Tensor]:
+    def _kept(self, method: Method) -> dict[str, nn.Module]:
+        """All that is trained and that a checkpoint holds."""
+        return method.networks()
+
+    def _iteration(self, engine: Any, batchdata: Pair) -> dict[str, Tensor]:  # type: ignore[override]
         done = self.state.iteration - 1  # Ignite has counted this one already
         labeled, unlabeled = (
             view(self._to_device(part), self._generator(done, stream))
             for stream, (part, view) in enumerate(zip(batchdata, (self.labeled_view, self.unlabeled_view), strict=True))
         )
-        for network in self.networks.values():
+        for network in self.kept.values():
             network.train()
-        kind = self.state.device.type
-        with torch.autocast(kind, dtype=torch.float16 if kind == "cuda" else torch.bfloat16, enabled=self.amp):
-            terms = self.method.losses(labeled, unlabeled, done)
-        if not torch.isfinite(terms["loss"]):
-            self._stop_not_finite(terms, batchdata)
-        self._step(terms["loss"])
+        terms = self._update(labeled, unlabeled, done, batchdata)
         self.method.after_update(done)
         for name, average in self.averages.items():
             average.update_parameters(bare(self.networks[name]))
+        terms |= self._probe(labeled)
         if self.state.iteration >= self.total_iterations:
             self.terminate()
         return {name: term.detach() for name, term in terms.items()}
 
-    def _step(self, loss: Tensor) -> None:
-        scaler = self.scaler
-        assert scaler is not None
-        self.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if self._gradient_usable():
-            self._skipped = 0
-            scaler.step(self.optimizer)
-        scaler.update()
-        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.step()
-
-    def _gradient_usable(self) -> bool:
-        """Clip if asked to. In mixed precision without a scaler, do what a scaler does: leave out a broken step."""
+    def _update(
+        self, labeled: dict[str, Tensor], unlabeled: dict[str, Tensor], done: int, batchdata: Pair
+    ) -> dict[str, Tensor]:
+        """One step of all that is trained, and the terms of it."""
+        with self._autocast():
+            terms = self.method.losses(labeled, unlabeled, done)
+        if not torch.isfinite(terms["loss"]):
+            self._stop_not_finite(terms, batchdata)
         assert self.scaler is not None
-        guard = self.amp and not self.scaler.is_enabled()
+        self._step(terms["loss"], self.optimizer, scaler=self.scaler, lr_scheduler=self.lr_scheduler)
+        return terms
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.state.device.type
+        return torch.autocast(kind, dtype=torch.float16 if kind == "cuda" else torch.bfloat16, enabled=self.amp)
+
+    def _probe(self, labeled: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Let a view learn from how well the network does on what it has drawn to find that out."""
+        if "probe" not in labeled:
+            return {}
+        with self._autocast():
+            agreement = self.method.agreement(labeled)
+        self.labeled_view.learn(labeled["probe_used"], agreement)  # type: ignore[attr-defined]
+        return {"probe_agreement": agreement.nanmean()}
+
+    def _step(
+        self,
+        loss: Tensor,
+        optimizer: torch.optim.Optimizer,
+        *,
+        scaler: torch.amp.GradScaler,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+        of: str = "",
+    ) -> None:
+        """Minimise a loss; `of` names whose it is where several are trained in turn."""
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if self._gradient_usable(optimizer, scaler, of):
+            self._skipped[of] = 0
+            scaler.step(optimizer)
+        scaler.update()
+        if optimizer is self.optimizer:
+            self.learning_rate = float(optimizer.param_groups[0]["lr"])
+        if lr_scheduler is not None:
+            lr_scheduler.step()
+
+    def _gradient_usable(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, of: str) -> bool:
+        """Clip if asked to. In mixed precision without a scaler, do what a scaler does: leave out a broken step."""
+        guard = self.amp and not scaler.is_enabled()
         if self.gradient_clip is None and not guard:
             return True
-        self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        scaler.unscale_(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = self.gradient_clip if self.gradient_clip is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        if self.scaler.is_enabled() or torch.isfinite(norm):
+        if scaler.is_enabled() or torch.isfinite(norm):
             return True
-        self._skip_step()
+        self._skip_step(of)
         return False
 
-    def _skip_step(self) -> None:
-        self._skipped += 1
-        self.logger.warning(f"iteration {self.state.iteration}: the gradient is not finite, the step is left out")
-        if self._skipped >= _MOST_SKIPPED:
+    def _skip_step(self, of: str) -> None:
+        skipped = self._skipped[of] = self._skipped.get(of, 0) + 1
+        whose = f"the {of}'s gradient" if of else "the gradient"
+        self.logger.warning(f"iteration {self.state.iteration}: {whose} is not finite, the step is left out")
+        if skipped >= _MOST_SKIPPED:
             raise TrainingError(
-                f"the gradient was not finite in {self._skipped} steps in a row (now iteration {self.state.iteration})",
+                f"{whose} was not finite in {skipped} steps in a row (now iteration {self.state.iteration})",
                 fix="Checkpoints are whole. Lower the learning rate, or train without amp, then resume",
                 code="NOT_FINITE",
             )
@@ -201,7 +234,7 @@ class SemiSupervisedTrainer(Trainer):
         key = np.random.SeedSequence([self.seed, self.first_iteration + iteration, stream, self.state.rank])
         return torch.Generator().manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
-    def _stop_not_finite(self, terms: dict[str, Tensor], batchdata: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    def _stop_not_finite(self, terms: dict[str, Tensor], batchdata: Pair) -> None:
         broken = [name for name, term in terms.items() if not torch.isfinite(term)]
         cases = ", ".join([*batchdata[0]["case"], *batchdata[1]["case"]])
         raise TrainingError(
@@ -241,11 +274,12 @@ class SemiSupervisedTrainer(Trainer):
             "total_iterations": self.total_iterations,
             "epoch_length": self.state.epoch_length,
             "settings": run_settings(self),
-            "networks": {name: bare(network).state_dict() for name, network in self.networks.items()},
+            "networks": {name: bare(network).state_dict() for name, network in self.kept.items()},
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "views": {name: view.state_dict() for name, view in self._learning_views().items()},
             "best": [float(self.state.best_metric), int(self.state.best_metric_epoch)],
             "random": random_state(),
         }
@@ -260,7 +294,7 @@ class SemiSupervisedTrainer(Trainer):
         state = dict(state_dict)
         self._check_same_run(state)
         try:
-            for name, network in self.networks.items():
+            for name, network in self.kept.items():
                 bare(network).load_state_dict(state["networks"][name])
             for name, average in self.averages.items():
                 average.load_state_dict(state["averages"][name])
@@ -270,20 +304,32 @@ class SemiSupervisedTrainer(Trainer):
                 fix="Resume with the settings the run was started with",
                 code="RESUME_MISMATCH",
             ) from error
-        self._load_optimizer(state)
+        self._load_optimizer(self.optimizer, self.lr_scheduler, state["optimizer"], state["lr_scheduler"])
+        for name, view in self._learning_views().items():
+            view.load_state_dict(state["views"][name])
         self.state.iteration = state["iteration"]
         self.state.epoch = state["iteration"] // self.state.epoch_length
         self.state.best_metric, self.state.best_metric_epoch = state["best"]
         self._on_start = {"scaler": state["scaler"], "random": state["random"]}
 
-    def _load_optimizer(self, state: dict[str, Any]) -> None:
+    def _learning_views(self) -> dict[str, Any]:
+        """The views that keep something of what they have seen."""
+        views = {"labeled": self.labeled_view, "unlabeled": self.unlabeled_view}
+        return {name: view for name, view in views.items() if hasattr(view, "state_dict")}
+
+    def _load_optimizer(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+        optimizer_state: dict[str, Any],
+        scheduler_state: dict[str, Any] | None,
+    ) -> None:
         """Load optimizer and schedule; a learning rate that was asked for now takes the place of the saved one."""
-        groups, scheduler = self.optimizer.param_groups, self.lr_scheduler
-        wanted = [group.get("initial_lr", group["lr"]) for group in groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if scheduler is not None:
-            scheduler.load_state_dict(state["lr_scheduler"])
-        for i, (group, new) in enumerate(zip(self.optimizer.param_groups, wanted, strict=True)):
+        wanted = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        optimizer.load_state_dict(optimizer_state)
+        if scheduler is not None and scheduler_state is not None:
+            scheduler.load_state_dict(scheduler_state)
+        for i, (group, new) in enumerate(zip(optimizer.param_groups, wanted, strict=True)):
             old = group.get("initial_lr", group["lr"])
             if new == old:
                 continue

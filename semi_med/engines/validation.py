@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-from semi_med.engines.checkpoints import require_finite, save_atomically
+from semi_med.engines.checkpoints import require_finite, save_model
 from semi_med.engines.curves import append_row, check_interval, forget_after
 from semi_med.engines.run_state import random_state, set_random_state
 
@@ -35,6 +35,7 @@ class Validate:
         loss: from probabilities `(B, K, *spatial)`, as the inferer gives them, and label `(B, 1, *spatial)` to one
             number for each image `(B,)`; its mean over the cases is the column `loss`. None for no such column.
         first_class: number of the first class among the details: 0 where the metric includes it.
+        trained_with: settings that lie beside the model, see `save_model`.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Validate:
         tensorboard: bool = True,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         first_class: int = 1,
+        trained_with: Mapping[str, Any] | None = None,
     ) -> None:
-        self.evaluator, self.tensorboard, self.loss = evaluator, tensorboard, loss
+        self.evaluator, self.tensorboard, self.loss, self.trained_with = evaluator, tensorboard, loss, trained_with
         self.first_class = first_class
         self._losses: list[Tensor] = []
         if evaluator is not None and loss is not None:
@@ -97,7 +99,7 @@ class Validate:
             engine.state.best_metric, engine.state.best_metric_epoch = mean, engine.state.epoch
             model = engine.model_state()
             require_finite(model, engine)
-            save_atomically(model, self.output_dir / "models" / "model_best_validation.pt")
+            save_model(model, self.output_dir / "models" / "model_best_validation.pt", self.trained_with)
 
     def _measure(self, evaluator: Any) -> None:
         """The loss of a batch, before its probabilities are made labels."""

@@ -29,6 +29,7 @@ from torch import nn
 
 from semi_med.errors import InputError, ResourceError, root_cause
 from semi_med.inference.sliding_window import ProbabilityWindowInferer
+from semi_med.inference.trained_with import read_trained_with
 from semi_med.inference.writer import SaveLabeld
 from semi_med.runtime import quiet_unused_readers
 
@@ -79,6 +80,8 @@ def load_bundle(
 ) -> Bundle:
     """Reads `configs/inference.json`, `configs/metadata.json` and the weights of a bundle or training run.
 
+    What a training changed on the command line lies beside its weights and goes before the configuration.
+
     Args:
         folder: the bundle, or the folder of a training run; both have the same layout.
         weights: a file to use instead of `models/model.pt`.
@@ -94,8 +97,8 @@ def load_bundle(
         raise InputError(f"network must be one of {', '.join(NETWORKS)}, not {network!r}", code="SETTING")
     classes, channels, channel_names = _read_metadata(folder / "configs" / "metadata.json")
     config = folder / "configs" / "inference.json"
-    parser = _parser(config, bundle_root=folder, device=device)
     weights = weights or folder / "models" / "model.pt"
+    parser = _parser(config, bundle_root=folder, weights=weights, device=device)
     states = _load_states(weights, folder)
     if network != "1":
         _require_peer(parser, states, config=config, weights=weights, network=network)
@@ -194,13 +197,14 @@ def _read_metadata(path: Path) -> tuple[dict[int, str], int | None, tuple[str, .
     return classes, None if channels is None else int(channels), names
 
 
-def _parser(config: Path, *, bundle_root: Path, device: torch.device) -> ConfigParser:
+def _parser(config: Path, *, bundle_root: Path, weights: Path, device: torch.device) -> ConfigParser:
     content = _read_json(config)
     if not isinstance(content, dict):
         raise _bundle_error("a JSON object is wanted", config)
     missing = [name for name in ("preprocessing", "inferer", "network_def", "postprocessing") if name not in content]
     if missing:
         raise _bundle_error(f"these entries are missing: {', '.join(missing)}", config)
+    content |= read_trained_with(weights, bundle_root)
     # an absolute path begins with a separator or a drive, so the parser never takes it for an expression
     return ConfigParser({**content, "bundle_root": str(bundle_root.resolve()), "device": device})
 
@@ -329,8 +333,8 @@ def _load_state(module: nn.Module, state: Mapping[str, torch.Tensor], *, key: st
         raise InputError(
             f"the weights under {key!r} do not fit the network: {'; '.join(problems[:5])}{more}",
             where=weights,
-            fix="Use weights trained with this bundle. If its network was changed on the command line, make the same "
-            "change to network_def in configs/inference.json; a training with an --output_dir writes it there itself.",
+            fix="Use weights trained with this bundle: models/ of its folder, with all its files, has what they were "
+            "trained with. For weights of another training name the folder of that training instead of this bundle.",
             code="WEIGHTS",
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,14 +9,7 @@ from torch.nn import functional
 from semi_med.ops import known
 
 
-def dice_ce(
-    logits: Tensor,
-    label: Tensor,
-    *,
-    alpha: float = 0.5,
-    valid: Tensor | None = None,
-    over: Literal["valid", "known"] = "valid",
-) -> Tensor:
+def dice_ce(logits: Tensor, label: Tensor, *, alpha: float = 0.5, valid: Tensor | None = None) -> Tensor:
     r"""alpha * CE + (1 - alpha) * Dice, a scalar.
 
     CE is the mean over valid voxels. Dice is the mean over the foreground classes of
@@ -31,16 +22,13 @@ def dice_ce(
         label: class indices and `IGNORED`, `(B, 1, *spatial)`, any integer type.
         alpha: share of the cross-entropy, in [0, 1].
         valid: bool `(B, 1, *spatial)`; None counts every known voxel. Weighs terms, never the logits.
-        over: what the cross-entropy of the valid voxels is divided by: their number, or that of all known voxels, as
-            FixMatch has it, so that the term is small while few of them are valid.
     """
     logits, counted = logits.float(), known(label, valid)
     index, weight = label.long().masked_fill(~counted, 0), counted.to(logits.dtype)
     cross_entropy = functional.cross_entropy(logits, index[:, 0], reduction="none").unsqueeze(1)
     probs = torch.softmax(logits, dim=1)
     onehot = torch.zeros_like(probs).scatter_(1, index, weight)
-    divisor = weight.sum() if over == "valid" else known(label).sum()
-    mean_ce = (cross_entropy * weight).sum() / divisor.clamp(min=1.0)
+    mean_ce = (cross_entropy * weight).sum() / weight.sum().clamp(min=1.0)
     probs = probs * weight
     axes = (0, *range(2, logits.dim()))
     shared = (probs * onehot).sum(axes)[1:]

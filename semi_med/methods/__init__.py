@@ -1,6 +1,6 @@
 """Semi-supervised methods: one file each, one verb each."""
 
-from semi_med.methods.base import Batch, Method
+from semi_med.methods.base import AdversarialMethod, Batch, Method
 from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
@@ -8,7 +8,9 @@ from semi_med.methods.dense_fixmatch import DenseFixMatch
 from semi_med.methods.fixmatch import FixMatch
 from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
+from semi_med.methods.segmatch import SegMatch
 from semi_med.methods.supervised import Supervised
+from semi_med.methods.supmix_sufd import SupMixSUFD
 from semi_med.methods.uamt import UAMT
 from semi_med.methods.unimatch import UniMatch
 
@@ -16,6 +18,7 @@ __all__ = [
     "BCP",
     "CPS",
     "UAMT",
+    "AdversarialMethod",
     "Batch",
     "CoTraining",
     "CopyPaste",
@@ -24,6 +27,8 @@ __all__ = [
     "FixMatchSeg",
     "MeanTeacher",
     "Method",
+    "SegMatch",
+    "SupMixSUFD",
     "Supervised",
     "UniMatch",
 ]

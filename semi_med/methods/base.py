@@ -9,13 +9,15 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from semi_med.ops import overlap
+from semi_med.ops import class_agreement, known, overlap
 
 Batch = dict[str, Tensor]
 """Tensors of one batch. Labeled: `image` (B, C, *crop), `label` (B, 1, *crop). Unlabeled: `image` (the fixed crop as
 the student sees it), `strong_2` (changed once more, where the view makes two of it), `weak` (as the teacher does),
 `context` (the weak crop with a margin around it) and `margin` (B, n, 2), the free voxels on each side; with monitoring
-also `monitor_label`, never used in a loss."""
+also `monitor_label`, never used in a loss. Views with a geometry of their own add `weak_matrix` and `strong_matrix`
+(B, n + 1, n + 1), from the voxels of `weak` and `image` to those of `context`, and `seen` (B, 1, *crop), the voxels of
+`weak` that the scan has; one that probes adds `probe` and `probe_label` to the labelled batch."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,10 +40,57 @@ class Method:
     def after_update(self, iteration: int) -> None:
         """Called after each optimizer step; an averaged teacher moves here."""
 
+    def agreement(self, labeled: Batch) -> Tensor:
+        """How well the deployed network does on a probe, each image a number from 0 to 1, `(B,)`.
+
+        Args:
+            labeled: with `probe` and `probe_label`.
+        """
+        network = next(iter(self.networks().values()))
+        with teaching(network, "eval"):
+            return class_agreement(torch.softmax(network(labeled["probe"]).float(), dim=1), labeled["probe_label"])
+
     def networks(self) -> dict[str, nn.Module]:
         """The networks among the fields by name, in order; the first is the one that is deployed."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, nn.Module)}
+        return _modules(self)
+
+
+@dataclass(kw_only=True, eq=False)
+class AdversarialMethod(Method):
+    """A method with discriminators: fields whose names begin with "discriminator", trained in turn with the networks.
+
+    Each iteration the networks are trained on `losses` while the discriminators are frozen, then the discriminators on
+    what they were shown, from which no gradient leads back. Subclasses write `losses_and_shown` and
+    `discriminator_losses`.
+    """
+
+    def losses_and_shown(self, labeled: Batch, unlabeled: Batch, iteration: int) -> tuple[dict[str, Tensor], Batch]:
+        """What `losses` gives, and what the discriminators are to see of it.
+
+        A term may send a gradient through a discriminator into the networks: its weights are frozen here.
+        """
+        raise NotImplementedError
+
+    def discriminator_losses(self, shown: Batch, iteration: int) -> dict[str, Tensor]:
+        """Scalars of one iteration of the discriminators: `"discriminator_loss"` is minimised, the rest are curves."""
+        raise NotImplementedError
+
+    def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
+        """Scalars of one iteration of the networks."""
+        return self.losses_and_shown(labeled, unlabeled, iteration)[0]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks among the fields, without the discriminators."""
+        return {name: module for name, module in _modules(self).items() if not name.startswith("discriminator")}
+
+    def discriminators(self) -> dict[str, nn.Module]:
+        """The discriminators among the fields by name."""
+        return {name: module for name, module in _modules(self).items() if name.startswith("discriminator")}
+
+
+def _modules(method: Method) -> dict[str, nn.Module]:
+    values = {field.name: getattr(method, field.name) for field in fields(method)}
+    return {name: value for name, value in values.items() if isinstance(value, nn.Module)}
 
 
 @contextmanager
@@ -71,7 +120,7 @@ def health(unlabeled: Batch, label: Tensor, *, confident: Tensor, other: Tensor)
     """
     curves = {
         "confident": confident.float().mean(),
-        "foreground": (label > 0).float().mean(),
+        "foreground": ((label > 0) & known(label)).float().mean(),
         "agreement": overlap(label, other),
     }
     if "monitor_label" in unlabeled:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semi_med.losses import dice_ce
+from semi_med.losses import cross_entropy, dice_ce
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share
 from semi_med.ops import IGNORED, MIXINGS, Mixed, mix, pseudo_label
 
@@ -71,7 +71,8 @@ class FixMatch(Method):
 
 def confident_loss(logits: Tensor, mixed: Mixed, *, alpha: float) -> Tensor:
     """What a mixed strong view teaches: the loss of its sure voxels, cross-entropy divided by all of them."""
-    return dice_ce(logits, mixed.label, alpha=alpha, valid=mixed.confident, over="known")
+    mean_ce = cross_entropy(logits, mixed.label, taught=mixed.confident).mean()
+    return alpha * mean_ce + (1 - alpha) * dice_ce(logits, mixed.label, alpha=0.0, valid=mixed.confident)
 
 
 def mixed_health(unlabeled: Batch, label: Tensor, *, confident: Tensor, strong: Mixed, found: Tensor) -> Batch:

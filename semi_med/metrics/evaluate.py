@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row
 from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
+from semi_med.metrics.iou import counts_of, iou_of
 from semi_med.metrics.pair import measure_pair, read_classes, values_in
 from semi_med.metrics.pairing import Pairing, pair_files
 from semi_med.metrics.regions import Region, parse_regions
@@ -30,6 +32,9 @@ _MORE_DEFINITIONS = {
     "region": "its classes measured as one object",
     "volume": "overlaps of all slices of a volume together, by the sums of their pixels; without one of them undefined",
 }
+_DEFINITION_OF_IOU = {
+    "iou": "of the pixels of all cases together, background included; mean IoU over the classes that occur"
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class EvaluationResult:
         region_rows: one dict for each case and region, as `rows`; `class` is the text `1+2`.
         volume_rows: one dict for each volume and class or region, as from `pool_volumes`.
         breakdown: summaries of regions, groups and volumes, as from `break_down`; empty if none was asked for.
+        iou: as from `semi_med.metrics.iou.iou_of`, of the cases that could be measured; empty if it was not asked for.
     """
 
     rows: list[Row]
@@ -59,6 +65,7 @@ class EvaluationResult:
     region_rows: tuple[Row, ...] = ()
     volume_rows: tuple[Row, ...] = ()
     breakdown: tuple[Row, ...] = ()
+    iou: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def evaluate(
     volume_pattern: str | None = None,
     ignored: int | None = None,
     count_class_0: bool = False,
+    iou: bool = False,
 ) -> EvaluationResult:
     """Measure predictions against labels, case by case.
 
@@ -108,6 +116,7 @@ def evaluate(
         volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
         ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
         count_class_0: measure class 0 like the others; else it is the background, also where `classes` names it.
+        iou: also the IoU of every class, background included, over the pixels of all cases together.
 
     Returns:
         Rows, summary, and what could not be measured. A pair with a problem does not stop the others.
@@ -152,6 +161,10 @@ def evaluate(
     )
     if asked.anything:
         result = _broken_down(result, of_regions, asked, unmeasured=list(problems))
+    if iou:
+        whole = {case: files for case, files in pairing.pairs.items() if case not in problems}
+        counts = counts_of(whole, classes=names, ignored=ignored)
+        result = replace(result, iou=iou_of(counts, classes=names))
     return result if table is None else _written(result, table, asked, ignored=ignored)
 
 
@@ -266,7 +279,7 @@ def _undefined_row(case: str, value: int | str, name: str) -> Row:
 
 
 def _written(result: EvaluationResult, table: Path, asked: _Asked, *, ignored: int | None) -> EvaluationResult:
-    content = {
+    content: dict[str, Any] = {
         "schema": 1,
         "cases": len({row["case"] for row in result.rows}),
         "classes": result.classes,
@@ -285,6 +298,8 @@ def _written(result: EvaluationResult, table: Path, asked: _Asked, *, ignored: i
             "volume_pattern": asked.volume and asked.volume.expression.pattern,
             "breakdown": result.breakdown,
         }
+    if result.iou:
+        content |= {"iou": result.iou, "definitions": content["definitions"] | _DEFINITION_OF_IOU}
     columns = (*TABLE_COLUMNS, "group") if asked.group else TABLE_COLUMNS
     written = [write_csv(table, result.rows, columns=columns)]
     if result.region_rows:

@@ -2,6 +2,7 @@
 
 from semi_med.ignored import IGNORED
 from semi_med.ops import affine
+from semi_med.ops.class_masks import class_masks, mean_by_owner
 from semi_med.ops.components import largest_components
 from semi_med.ops.distances import signed_distance, signed_distance_on_device
 from semi_med.ops.dropout import drop_channels
@@ -21,7 +22,7 @@ from semi_med.ops.mixing import (
     paste,
     repeated,
 )
-from semi_med.ops.pseudo_labels import entropy, overlap, pseudo_label
+from semi_med.ops.pseudo_labels import class_agreement, entropy, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 from semi_med.ops.warps import seen, warp
@@ -34,6 +35,8 @@ __all__ = [
     "Mixing",
     "affine",
     "bare",
+    "class_agreement",
+    "class_masks",
     "com",
     "crop_at",
     "draw_boxes",
@@ -50,6 +53,7 @@ __all__ = [
     "gaussian_ramp",
     "known",
     "largest_components",
+    "mean_by_owner",
     "mix",
     "overlap",
     "partner",

@@ -50,3 +50,22 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     shared = ((a == b) & (a > 0) & counts).sum()
     total = ((a > 0) & counts).sum() + ((b > 0) & counts).sum()
     return torch.where(total > 0, 2.0 * shared / total.clamp(min=1), torch.ones_like(total, dtype=torch.float32))
+
+
+def class_agreement(probs: Tensor, label: Tensor) -> Tensor:
+    """Probability of the true class, the mean over the voxels of each class and then over the classes a label has.
+
+    So a small structure counts as much as the background, where 1 - |p - y| / 2 over all voxels would hardly notice it.
+
+    Args:
+        probs: `(B, K, *spatial)`, summing to 1 over the classes.
+        label: class indices and `IGNORED`, `(B, 1, *spatial)`.
+
+    Returns:
+        `(B,)`, 0 to 1; not a number where nothing is known.
+    """
+    counted = known(label)
+    onehot = torch.zeros_like(probs).scatter_(1, label.long().masked_fill(~counted, 0), counted.to(probs.dtype))
+    voxels = onehot.flatten(2).sum(2)
+    of_class = (probs * onehot).flatten(2).sum(2) / voxels.clamp(min=1)
+    return of_class.sum(1) / (voxels > 0).sum(1)

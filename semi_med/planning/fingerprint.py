@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from semi_med.data.members import subject_in
 from semi_med.data.pairs import Pair, Pairs
 from semi_med.data.validation import Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
+from semi_med.ignored import IGNORED
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image
 from semi_med.inference.nifti_check import nifti_shape
 from semi_med.planning.look import CaseLook, look_at
-from semi_med.planning.structures import Structure, find_structures
+from semi_med.planning.structures import Structure, find_structures, unknown_share
 
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _MANY_FOLDERS = 5
 _SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
-_USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY")
+_USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY", "IGNORED")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Fingerprint:
         ct: whether intensities look like Hounsfield units.
         zeros: share of voxels that are exactly 0, the median.
         background: the label value of the background.
+        ignored: the label value where nothing is known; None if there is none.
+        unknown: share of the voxels of the labels that have it.
         classes: structures in the order of their values.
         notes: what is odd.
         shown: by labelled case, the values that its label has; not in `as_json`.
@@ -105,6 +109,8 @@ class Fingerprint:
     zeros: float
     background: int
     classes: tuple[Structure, ...]
+    ignored: int | None = None
+    unknown: float = 0.0
     notes: tuple[str, ...] = field(default_factory=tuple)
     shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -138,6 +144,7 @@ def take_fingerprint(
     subject_pattern: re.Pattern[str] | None = None,
     class_names: Sequence[str] = (),
     modality: str | None = None,
+    ignored: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Fingerprint, dict[str, str]]:
     """Read every case once; and the subject of each case.
@@ -147,11 +154,12 @@ def take_fingerprint(
         subject_pattern: finds the subject in the path of an image.
         class_names: of the structures, in the order of their values.
         modality: "CT" and "MR" decide what intensities are taken for; None looks at them.
+        ignored: what labels hold where nothing is known; None if they do not.
         progress: called with (cases done, cases in all).
 
     Raises:
         ProblemsError: every fault of the files: damaged ones, labels on another grid, the same scan twice.
-        InputError: there is no label, or the labels hold no class.
+        InputError: there is no label, or the labels hold no class, or nothing that is to be ignored.
     """
     if not any(case.label for case in pairs.cases):
         raise InputError(
@@ -162,14 +170,18 @@ def take_fingerprint(
         )
     channels = len(pairs.channels) if len(pairs.channels) > 1 else channels_of(pairs.cases)
     items = [_item(case) for case in pairs.cases]
-    options = Options(channels=channels, look=look_at, most_looks=len(items), subject_pattern=subject_pattern)
+    look = partial(look_at, ignored=ignored)
+    options = Options(
+        channels=channels, look=look, most_looks=len(items), subject_pattern=subject_pattern, ignored=ignored
+    )
     findings = examine_cases(items, progress=progress, options=options)
     if problems := [*findings.problems, *_in_colour(findings, channels)]:
         raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
     pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
-    background, classes = find_structures(findings.verdicts, class_names, pictures=pictures)
+    unknown = 0.0 if ignored is None else unknown_share(findings.verdicts, ignored)
+    background, classes = find_structures(findings.verdicts, class_names, pictures=pictures, ignored=ignored)
     with_label = {subjects[case.case] for case in pairs.cases if case.label}
     colour = pictures and channels == 3 and len(pairs.channels) == 1
     notes = [note for note in findings.notes if not any(f"{word}:" in note for word in _USUAL)]
@@ -192,8 +204,10 @@ def take_fingerprint(
         zeros=float(np.median([look.zeros for look in looks])),
         background=background,
         classes=classes,
-        notes=(*pairs.notes, *notes),
-        shown=dict(_shown(findings)),
+        ignored=ignored,
+        unknown=unknown,
+        notes=(*pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
+        shown=dict(_shown(findings, ignored)),
     )
     return made, subjects
 
@@ -217,11 +231,17 @@ def channels_of(cases: Sequence[Pair]) -> int:
     return 1
 
 
-def _shown(findings: Findings) -> Iterator[tuple[str, frozenset[int]]]:
+def _may_be_unknown(classes: Sequence[Structure], ignored: int | None) -> Iterator[str]:
+    """A 255 far above the other numbers, which often says that nothing is known there."""
+    if ignored is None and len(classes) > 1 and classes[-1].value == IGNORED > 2 * classes[-2].value:
+        yield f"{IGNORED} is taken for a class; if it says that nothing is known there, say --ignored {IGNORED}"
+
+
+def _shown(findings: Findings, ignored: int | None) -> Iterator[tuple[str, frozenset[int]]]:
     for verdict in findings.verdicts:
         facts = verdict.facts.get(verdict.label or "")
         if facts is not None and facts.values is not None:
-            yield verdict.case, frozenset(value for value, number in facts.values.items() if number)
+            yield verdict.case, frozenset(value for value, number in facts.values.items() if number) - {ignored}
 
 
 def _in_colour(findings: Findings, channels: int) -> Iterator[InputError]:

@@ -47,6 +47,7 @@ class Request:
     subject_pattern: str | None = None
     class_names: Sequence[str] = ()
     modality: str | None = None
+    ignored: int | None = None
     device: str | None = None
     memory_gb: float | None = None
     settings: Sequence[str] = ()
@@ -115,6 +116,7 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
         subject_pattern=pattern,
         class_names=request.class_names,
         modality=request.modality,
+        ignored=request.ignored,
         progress=progress,
     )
     validation, test, why = rules.held_out(found.labeled_subjects)

@@ -38,8 +38,8 @@ class CaseLook:
     components: dict[int, tuple[int, float]]
 
 
-def look_at(scan: Scan | None, label: Scan | None) -> CaseLook | None:
-    """The look at one case; None where the image could not be read."""
+def look_at(scan: Scan | None, label: Scan | None, *, ignored: int | None = None) -> CaseLook | None:
+    """The look at one case; None where the image could not be read. Where the label is `ignored` nothing is known."""
     if scan is None:
         return None
     array, spacing = to_ras(scan.array, scan.affine)
@@ -48,8 +48,9 @@ def look_at(scan: Scan | None, label: Scan | None) -> CaseLook | None:
     inside = np.empty(0, np.float32)
     components: dict[int, tuple[int, float]] = {}
     if label is not None and label.array.shape[:3] == scan.array.shape[:3]:
-        inside = _inside(scan.array, label.array, random)
+        inside = _inside(scan.array, label.array, random, ignored=ignored)
         components = _components(label.array)
+        components.pop(-1 if ignored is None else ignored, None)
     return CaseLook(
         shape=(int(array.shape[0]), int(array.shape[1]), int(array.shape[2])),
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
@@ -65,9 +66,13 @@ def _sample(flat: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return flat[random.integers(0, flat.size, _SAMPLE)].astype(np.float32)
 
 
-def _inside(image: np.ndarray, label: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Intensities where the label is not the background: 0, or the smallest value of a label without a 0."""
-    flat, known = image.reshape(label.size, -1), label.reshape(-1) > label.min()
+def _inside(image: np.ndarray, label: np.ndarray, random: np.random.Generator, *, ignored: int | None) -> np.ndarray:
+    """Intensities where the label is known and not the background: 0, or the smallest value of a label without a 0."""
+    flat, drawn = image.reshape(label.size, -1), label.reshape(-1)
+    known = np.ones(drawn.shape, bool) if ignored is None else drawn != ignored
+    if not known.any():
+        return np.empty(0, np.float32)
+    known &= drawn > drawn[known].min()
     places = random.integers(0, label.size, _TRIED)
     places = places[known[places]]
     if len(places) < _SAMPLE // 4:

@@ -72,10 +72,14 @@ def _about(name: str, found: Fingerprint, value: Mapping[str, Any], words: Mappi
     }
     if found.label_values != list(range(len(labels))):
         about["label_values"] = found.label_values
+    if found.ignored is not None:
+        about["ignored"] = found.ignored
     return about
 
 
 def _train(value: Mapping[str, Any], found: Fingerprint, *, dataset_dir: str) -> dict[str, Any]:
+    from semi_med.recipes.compose import common_part
+
     updates = value["iterations"]
     interval = max(1, updates // 20)
     moved = {"rotate": value["rotation"], "scale": [0.85, 1.2]}
@@ -88,6 +92,12 @@ def _train(value: Mapping[str, Any], found: Fingerprint, *, dataset_dir: str) ->
         "val_interval": interval,
         "checkpoint_interval": interval,
         "learning_rate": value["learning_rate"],
+        "optimizer": {
+            "_replace_": True,
+            "_target_": "torch.optim.AdamW",
+            "params": common_part("train")["optimizer"]["params"],
+            "lr": "@learning_rate",
+        },
         "batch_size": value["batch"],
         "cache_dir": "$@output_dir + '/cache'" if value["cache"] else None,
         "validation_stride": value["crop"],

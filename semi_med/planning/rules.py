@@ -262,10 +262,15 @@ def iterations(cases: int, dims: int, *, device: str, seconds: float | None) -> 
 
 
 def learning_rate(updates: int) -> tuple[float, str]:
-    """Of SGD with a polynomial decay; nnU-Net's and the field's is 0.01."""
+    """Of AdamW with a polynomial decay.
+
+    Differs from nnU-Net, which takes SGD with 0.01: on 9 labelled hippocampi SGD with 0.03 left a class nearly empty
+    for one of four seeds after 800 updates (Dice of a validation scan 0.35; the others 0.81 to 0.82 after 400). AdamW
+    with 0.002 had 0.84 from that seed after 400.
+    """
     if updates < 3000:
-        return 0.03, "larger than the usual 0.01, as there are few updates"
-    return 0.01, "the usual one of SGD with instance norm"
+        return 0.002, "of AdamW; twice the usual 0.001, as there are few updates"
+    return 0.001, "the usual one of AdamW"
 
 
 def cache(cases: int, size: Sequence[int], channels: int, *, memory_gb: float) -> tuple[bool, str]:

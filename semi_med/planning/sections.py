@@ -9,6 +9,7 @@ from semi_med.data.data_list import SECTIONS, Case, DataList
 from semi_med.data.pairs import Pair, Pairs
 from semi_med.data.splits import Split, SplitCase, make_split
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 from semi_med.planning.fingerprint import Fingerprint, relative
 
 _MOST_DRAWS = 200
@@ -83,7 +84,8 @@ def make_list(
             f"seed {seed} leaves a class out of the cases that teach, so that they were drawn with seed {taken}"
         )
     labels = {"0": "background", **{str(i): one.name for i, one in enumerate(found.classes, start=1)}}
-    values = found.label_values
+    values, usual = found.label_values, list(range(len(labels)))
+    own_numbers = values != usual or found.ignored not in (None, IGNORED)
     words = {"labeled": "teach", "unlabeled": "have their labels hidden", "validation": "watch", "test": "are kept"}
     drawn = ", ".join(f"{count} {words[section]}" for section, count in split.subjects.items())
     by_name = partial(sorted, key=lambda case: case.name)
@@ -92,7 +94,8 @@ def make_list(
         description=f"Labelled subjects drawn with seed {taken}: {drawn}.",
         modality={str(number): channel for number, channel in enumerate(found.channels)},
         labels=labels,
-        file_values=None if values == list(range(len(labels))) else values,
+        file_values=values if own_numbers else None,
+        ignored=found.ignored,
         labeled=by_name(sections["labeled"]),
         unlabeled=by_name(sections["unlabeled"]),
         validation=by_name(sections["validation"]),

@@ -14,6 +14,7 @@ from semi_med.errors import InputError
 MOST_CLASSES = 64  # beyond it a label is taken for an image
 _LARGEST_VALUE = 65535  # that a written mask can hold
 _LARGEST_OF_PICTURES = 255
+_MANY = 10
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Structure:
 
 
 def find_structures(
-    verdicts: Sequence[CaseVerdict], names: Sequence[str], *, pictures: bool = False
+    verdicts: Sequence[CaseVerdict], names: Sequence[str], *, pictures: bool = False, ignored: int | None = None
 ) -> tuple[int, tuple[Structure, ...]]:
     """The background's value and the structures.
 
@@ -48,6 +49,7 @@ def find_structures(
         verdicts: of the cases, with what `look_at` kept.
         names: of the structures in the order of their values; none for `class <value>`.
         pictures: masks will be PNG files with a palette, which holds fewer numbers.
+        ignored: what labels hold where nothing is known: no structure.
 
     Raises:
         InputError: code LABEL_VALUES or CLASSES.
@@ -56,7 +58,8 @@ def find_structures(
     for verdict in verdicts:
         facts = verdict.facts.get(verdict.label or "")
         if facts is not None and facts.values is not None:
-            counts.append((facts.values, verdict.kept.components if verdict.kept else {}))
+            known = {value: number for value, number in facts.values.items() if value != ignored}
+            counts.append((known, verdict.kept.components if verdict.kept else {}))
     values = sorted({value for found, _ in counts for value, number in found.items() if number})
     if len(values) > MOST_CLASSES:
         raise InputError(
@@ -98,6 +101,26 @@ def find_structures(
         )
     called = list(names) or [f"class {value}" for value in others]
     return background, tuple(_structure(value, name, counts) for value, name in zip(others, called, strict=True))
+
+
+def unknown_share(verdicts: Sequence[CaseVerdict], ignored: int) -> float:
+    """Share of the labels' voxels that have the value which is ignored.
+
+    Raises:
+        InputError: code LABEL_VALUES, there is none.
+    """
+    facts = [found for verdict in verdicts if (found := verdict.facts.get(verdict.label or "")) is not None]
+    counts = [found.values for found in facts if found.values is not None]
+    unknown, whole = sum(found.get(ignored, 0) for found in counts), sum(sum(found.values()) for found in counts)
+    if not unknown:
+        values = sorted({value for found in counts for value, number in found.items() if number})
+        raise InputError(
+            f"no label holds {ignored}; the values are {', '.join(map(str, values[:_MANY]))}",
+            where="--ignored",
+            fix="Name the value that says that nothing is known there, or leave it out.",
+            code="LABEL_VALUES",
+        )
+    return unknown / whole
 
 
 def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Any]]]) -> Structure:

@@ -54,6 +54,8 @@ def fingerprint_rows(found: Fingerprint) -> list[tuple[str, str]]:
             text = f"{values.p00_5:.4g} to {values.p99_5:.4g} (0.5 to 99.5 %), median {values.median:.4g}, "
             rows.append((name, f"{text}mean {values.mean:.4g}, SD {values.sd:.4g}"))
     rows.append(("background", f"value {found.background} in the label files"))
+    if found.ignored is not None:
+        rows.append(("not known", f"value {found.ignored}, {found.unknown:.2%} of the voxels of the labels"))
     for one in found.classes:
         parts = "" if one.components is None else f"; {one.components:.0f} parts, the largest {one.largest:.0%} of it"
         parts = "; in one part" if one.components == 1 else parts

@@ -18,7 +18,9 @@ HERE = Path(__file__).parent
 CONFIGS = ("train", "inference", "evaluate", "multi_gpu_train")
 _NOT_FOR_PEOPLE = (
     *("imports", "initialize", "training", "run", "bundle_root", "classes", "rank", "world_size"),
-    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled", "network", "peer"),
+    *("sections", "epoch_length", "total_iterations", "unlabeled_data", "needs_unlabeled"),
+    *("network", "peer", "discriminator", "strong"),
+    "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
 _SHARES_OF_CE = ("alpha", "alpha_unsupervised")  # settings of methods; the rest is Dice
@@ -63,7 +65,7 @@ def methods() -> list[str]:
 
 
 def about_method(method: str) -> dict[str, Any]:
-    """What a method's recipe says: `name`, `networks`, `unlabeled`, and `before` if it starts from an earlier run."""
+    """What a recipe says: `name`, `networks`, `unlabeled`, `discriminators`, and `before` if a run comes first."""
     return _part(HERE / "methods" / method, "about")
 
 
@@ -94,10 +96,11 @@ def find_task(task: TaskLike) -> Task:
 def compose(method: str, task: TaskLike, target: str | Path) -> Path:
     """Write the bundle of a method for a task.
 
-    Later parts win: common, the unlabelled side if the method has one, slices if the task has two dimensions, then the
-    method's, the task's (with its unlabelled side), and what the method has for this task alone, each as `<name>.json`
-    with `shared.json` for what training and inference must agree on. Weights, checkpoints and logs that lie in `target`
-    are left alone.
+    Later parts win: common, the unlabelled side if the method has one, the second optimizer if it has discriminators,
+    slices if the task has two dimensions, the strong view of UniMatch if the method wants it, then the method's, the
+    task's (with its unlabelled side), what the method has over any task (`over`), and what it has for this task alone,
+    each as `<name>.json` with `shared.json` for what training and inference must agree on. Weights, checkpoints and
+    logs that lie in `target` are left alone.
 
     Args:
         method: a name of `methods()`.
@@ -162,8 +165,11 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
             config = merge(config, _part(room, "shared"))
     for room in rooms:
         config = merge(config, _part(room, name))
-    if values := task.about.get("label_values"):
-        _map_values(config, values)
+    if task.flat and "unlabeled_strong" in config:
+        _know_colors(config, task)
+    values, ignored = task.about.get("label_values"), task.about.get("ignored", IGNORED)
+    if values or ignored != IGNORED:
+        _map_values(config, values or list(range(len(task.about["labels"]))), ignored)
     if task.about.get("count_class_0") and name == "train":
         _count_class_0(config)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
@@ -171,10 +177,13 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
 
 def _rooms(method: str, task: Task) -> list[Path]:
     """Where parts are looked for; later ones win."""
-    learns = bool(about_method(method).get("unlabeled"))
+    about, here = about_method(method), HERE / "methods" / method
+    learns = bool(about.get("unlabeled"))
     common, own = ([folder, folder / "unlabeled"][: 1 + learns] for folder in (HERE / "common", task.folder))
     slices = [HERE / "common" / "slices"] if task.flat else []
-    return [*common, *slices, HERE / "methods" / method, *own, task.own(method)]
+    strong = [HERE / "common" / "strong"] if about.get("strong") else []
+    rivals = [HERE / "common" / "adversarial"] if about.get("discriminators") else []
+    return [*common, *rivals, *slices, *strong, here, *own, here / "over", task.own(method)]
 
 
 def _count_class_0(config: dict[str, Any]) -> None:
@@ -190,16 +199,27 @@ def _count_class_0(config: dict[str, Any]) -> None:
         config[f"{side}_augment"]["label_fill"] = IGNORED
 
 
-def _map_values(config: dict[str, Any], values: Sequence[int]) -> None:
-    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ..."""
+def _know_colors(config: dict[str, Any], task: Task) -> None:
+    """Let the strong view know whether channels are colours, and the scale of the pictures where it is fixed."""
+    colors = list(task.about["channels"].values()) == ["red", "green", "blue"]
+    scale = {"mean": "@intensity_mean", "sd": "@intensity_sd"}
+    config["unlabeled_strong"] = {**config["unlabeled_strong"], "colors": colors, **scale}
+
+
+def _map_values(config: dict[str, Any], values: Sequence[int], ignored: int) -> None:
+    """Let labels be read, and masks be written, with the numbers that the label files have for class 0, 1, ...
+
+    What they have where nothing is known becomes `IGNORED`, which stays as it is.
+    """
     indices = list(range(len(values)))
+    read = (list(values), indices) if ignored == IGNORED else ([*values, ignored], [*indices, IGNORED])
     for section, there in (("preprocessing", config.get("train", {})), ("postprocessing", config)):
         if section not in there:
             continue
         transforms = list(there[section]["transforms"])
         kinds = [transform["_target_"] for transform in transforms]
         if section == "preprocessing":
-            numbers = {"orig_labels": list(values), "target_labels": indices}
+            numbers = {"orig_labels": read[0], "target_labels": read[1]}
             own = {"_target_": "MapLabelValued", "keys": ["label", "monitor_label"], **numbers}
             place = max(i for i, kind in enumerate(kinds) if kind == "LoadImaged") + 1
             transforms.insert(place, {**own, "allow_missing_keys": True})

@@ -223,3 +223,131 @@ def test_weights_of_an_encoder_come_from_a_file(photographs: Path, tmp_path: Pat
     assert "the file of encoder weights is missing" in str(error)
     run = runner("fixmatchseg", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, encoder_weights="imagenet")
     assert "VNet has no encoder with published weights" in str(error_of(lambda: run(output_dir=str(tmp_path / "run"))))
+
+
+# ---- pictures at their own size --------------------------------------------------------------------------------------
+
+SUPMIX = {"chase": (0.004, 320, 3, 2), "covid19": (0.001, 256, 1, 4)}
+OWN_SIZE: dict[str, Any] = {
+    "image_size": "null",  # a None from Python is left out by MONAI itself
+    "intensity_mean": [123.675, 116.28, 103.53],
+    "intensity_sd": [58.395, 57.12, 57.375],
+    "crop_size": [16, 16],
+    "stride": [8, 8],
+    "network_def": SMALL_NETWORK,
+    "batch_size": 2,
+}
+SMALL_RIVAL = {"discriminator_def#widths": [4, 8]}
+
+
+@pytest.mark.parametrize("task", SUPMIX)
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "unimatch", "supmix"])
+def test_supmixs_numbers_are_the_published_ones(method: str, task: str) -> None:
+    rate, crop, channels, classes = SUPMIX[task]
+    config = compose_config("train", method=method, task=task)
+    assert (config["learning_rate"], config["crop_size"], config["classes"]) == (rate, [crop, crop], classes)
+    assert config["optimizer"] | {"params": ""} == {
+        "_target_": "torch.optim.SGD",
+        "params": "",
+        "lr": "@learning_rate",
+        "momentum": 0.9,
+        "weight_decay": 0.0001,
+    }
+    assert (config["lr_scheduler"]["power"], config["lr_scheduler"]["total_iters"]) == (0.9, "@total_iterations")
+    assert (config["batch_size"], config.get("unlabeled_batch_size", 4)) == (4, 4)
+    network = config["network_def"]
+    assert network["_target_"] == "semi_med.networks.DeepLabV3Plus"
+    assert (network["backbone"], network["in_channels"]) == ("resnet101", channels)
+    assert config["method"]["alpha"] == 1.0
+    only_flips = {"_target_": "semi_med.data.augment.Augment", "flip_axes": [0]}
+    assert config["labeled_augment"] == config["unlabeled_augment"] == only_flips
+    if method == "supervised":
+        return
+    strong = config["unlabeled_strong"]
+    jitter = [strong[name] for name in ("chance", "brightness", "contrast", "saturation", "hue")]
+    assert jitter == [0.8, 0.5, 0.5, 0.5, 0.25]
+    assert (strong["grey_chance"], strong["blur_chance"], strong["colors"]) == (0.2, 0.5, channels == 3)
+    assert (config["method"]["threshold"], config["method"]["mixing_chance"]) == (0.95, 0.5)
+    assert config["method"]["mixing"] == ("supmix" if method == "supmix" else "cutmix")
+    views = {"fixmatch": None}.get(method, 2)
+    assert config["train"]["unlabeled_view"].get("strong_views") == views
+
+
+def test_a_photograph_keeps_its_size_in_training_and_prediction(photographs: Path, tmp_path: Path) -> None:
+    run = runner("supmix", "refuge", photographs, tmp_path, **OWN_SIZE, **SMALL_RIVAL)
+    run(output_dir=str(tmp_path / "run"), unlabeled_batch_size=2)
+    train = curve(tmp_path / "run", "train")
+    assert all(float(row["discriminator_loss"]) > 0 for row in train)
+    assert len(curve(tmp_path / "run", "validation")) == 2
+    assert list(torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)) == ["model"]
+
+    parser = ConfigParser(compose_config("train", method="supmix", task="chase"))
+    file = photographs / "images" / "p01_ED.png"
+    image = parser.get_parsed_content("train#preprocessing")({"image": str(file)})["image"]
+    red = np.asarray(Image.open(file)).astype(np.float32)[..., 0].T
+    assert image.shape == (3, *SIZE, 1)
+    assert np.allclose(image[0, ..., 0], (red - 123.675) / 58.395, atol=1e-5)
+
+    predict(tmp_path / "run", [photographs / "images"], tmp_path / "masks", device="cpu")
+    masks = sorted((tmp_path / "masks").glob("*_seg.png"))
+    assert len(masks) == sum(SECTIONS.values())
+    assert {Image.open(mask).size for mask in masks} == {SIZE}
+
+
+def test_what_is_predicted_of_a_photograph_is_what_its_windows_say_at_its_own_resolution(
+    photographs: Path, tmp_path: Path
+) -> None:
+    """A network that answers for each pixel by its own value gives the same whatever the window, if nothing resizes."""
+    pointwise = {**SMALL_NETWORK, "_target_": "torch.nn.Conv2d", "kernel_size": 1}
+    pointwise = {key: pointwise[key] for key in ("_target_", "in_channels", "out_channels", "kernel_size")}
+    run = runner("supervised", "refuge", photographs, tmp_path, **{**OWN_SIZE, "network_def": pointwise})
+    run(output_dir=str(tmp_path / "run"))
+    state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)["model"]
+    predict(tmp_path / "run", [photographs / "images" / "p01_ED.png"], tmp_path / "masks", device="cpu")
+    (mask,) = (tmp_path / "masks").glob("*_seg.png")
+    picture = torch.from_numpy(np.asarray(Image.open(photographs / "images" / "p01_ED.png")).astype(np.float32))
+    scaled = (picture - torch.tensor([123.675, 116.28, 103.53])) / torch.tensor([58.395, 57.12, 57.375])
+    wanted = (scaled @ state["weight"][:, :, 0, 0].T + state["bias"]).argmax(-1)
+    assert torch.equal(torch.from_numpy(np.asarray(Image.open(mask))).long(), wanted)
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "unimatch"])
+def test_fixmatch_and_unimatch_train_at_the_pictures_own_size(method: str, photographs: Path, tmp_path: Path) -> None:
+    run = runner(method, "refuge", photographs, tmp_path, **OWN_SIZE, monitor_pseudo_labels=True)
+    run(output_dir=str(tmp_path / "run"), unlabeled_batch_size=2)
+    assert all(row["pseudo_label_dice"] for row in curve(tmp_path / "run", "train"))
+
+
+def test_a_resumed_run_of_supmix_ends_as_the_unbroken_one_discriminator_included(
+    photographs: Path, tmp_path: Path
+) -> None:
+    run = runner("supmix", "refuge", photographs, tmp_path, **OWN_SIZE, **SMALL_RIVAL, unlabeled_batch_size=2)
+    run(output_dir=str(tmp_path / "whole"))
+    run(output_dir=str(tmp_path / "parts"), **{"train#trainer#max_epochs": 2})
+    for later in (tmp_path / "parts" / "checkpoints").glob("*4*"):
+        later.unlink()
+    run(output_dir=str(tmp_path / "parts"), resume=True)
+    first, second = (
+        torch.load(tmp_path / part / "checkpoints" / "iteration_00000004.pt", weights_only=True)["networks"]
+        for part in ("whole", "parts")
+    )
+    assert first.keys() == {"network", "discriminator"}
+    for name in first:
+        assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
+
+
+@pytest.mark.parametrize("network", ["DeepLabV3Plus", "EfficientUNet"])
+def test_an_encoders_weights_are_asked_for_and_missing_ones_said(
+    network: str, photographs: Path, tmp_path: Path, error_of: Any
+) -> None:
+    small = {"DeepLabV3Plus": "resnet18", "EfficientUNet": "efficientnet-b0"}[network]
+    definition = {
+        "_target_": f"semi_med.networks.{network}",
+        "in_channels": 3,
+        "out_channels": "@classes",
+        "backbone": small,
+    }
+    missing = str(tmp_path / "none.pth")
+    settings = {**OWN_SIZE, "network_def": definition, "encoder_weights": missing}
+    run = runner("supervised", "refuge", photographs, tmp_path, **settings)
+    assert "the file of encoder weights is missing" in str(error_of(lambda: run(output_dir=str(tmp_path / "run"))))

@@ -118,7 +118,12 @@ def test_pseudo_labels_of_unlabelled_scans_are_watched(done):
 
 
 def test_the_page_and_the_tables_hold_every_run_and_case(done):
-    assert [path.name for path in done.report.written] == ["comparison.html", "comparison.csv", "summary.csv"]
+    assert [path.name for path in done.report.written] == [
+        "comparison.html",
+        "comparison.csv",
+        "summary.csv",
+        "iou.csv",
+    ]
     assert all(path.is_file() for path in done.report.written)
     with (done.folder / "comparison.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -164,7 +169,7 @@ def test_the_command_does_all_of_it_in_processes_of_its_own(tmp_path):
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-3:] == [
-        str(tmp_path / "out" / name) for name in ("comparison.html", "comparison.csv", "summary.csv")
+        str(tmp_path / "out" / name) for name in ("comparison.html", "comparison.csv", "summary.csv", "iou.csv")
     ]
     models = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/models/model.pt")}
     assert len(models) == 6

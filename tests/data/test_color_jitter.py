@@ -10,7 +10,7 @@ from semi_med.data.augment import Augment, View
 from semi_med.data.color_jitter import ColorJitter
 
 OFF = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey_chance": 0.0, "blur_chance": 0.0}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "sd": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "sd": (58.395, 57.12, 57.375)}
 
 
 def generator(seed=0):
@@ -93,9 +93,9 @@ def test_the_scale_of_the_bytes_is_undone_and_done_again():
     image = picture(5, 7)
     mean, sd = (torch.tensor(IMAGENET[key]).view(1, 3, 1, 1) for key in ("mean", "sd"))
     settings = {"colors": True, "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.25, "grey_chance": 0.5}
-    plain, _ = one(image, **settings, mean=(0.0, 0.0, 0.0), sd=(1.0, 1.0, 1.0))
-    normalised, _ = one((image - mean) / sd, **settings, **IMAGENET)
-    assert torch.allclose(normalised * sd + mean, plain, atol=1e-5)
+    plain, _ = one(image, **settings, mean=(0.0, 0.0, 0.0), sd=(1.0, 1.0, 1.0), full=1.0)
+    normalised, _ = one((255 * image - mean) / sd, **settings, **IMAGENET)
+    assert torch.allclose((normalised * sd + mean) / 255, plain, atol=1e-5)
 
 
 def test_without_a_scale_a_picture_is_changed_on_its_own_range_of_all_colours_together():

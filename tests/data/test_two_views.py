@@ -39,7 +39,7 @@ def flips_and_shift(dimensions):
 @pytest.mark.parametrize("policy", [RandAugment, CTAugment])
 def test_the_same_state_gives_the_same_views_and_the_batch_is_left_as_it_was(policy, dimensions):
     batch, before = batch_of(dimensions), batch_of(dimensions)
-    view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), policy(), probe=True)
+    view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), policy(), probe=CTAugment())
     first, second, other = (view(batch, generator(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not torch.equal(first["image"], other["image"])
@@ -104,7 +104,7 @@ def test_padding_of_a_scan_that_is_smaller_than_the_crop_is_not_seen(dimensions)
 @dimensions_2_and_3
 def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     policy = CTAugment(1, only=["identity"], cutout=None)
-    view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), policy, probe=True)
+    view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), probe=policy)
     out = view(batch_of(dimensions), generator())
     assert out["probe_used"].shape == (4, 1, 2)
     middle = tuple(slice(m, m + c) for m, c in zip(MARGIN[dimensions], CROP[dimensions], strict=True))
@@ -115,7 +115,8 @@ def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     other.load_state_dict(view.state_dict())
     assert all(torch.equal(other.strong.rates[k], rates) for k, rates in policy.rates.items())
     assert any((rates < 1).any() for rates in policy.rates.values())
-    assert "probe" not in TwoViews(CROP[dimensions], None, RandAugment(), probe=True)(batch_of(dimensions), generator())
+    assert torch.equal(out["image"], out["weak"])
+    assert "probe" not in TwoViews(CROP[dimensions], probe=RandAugment())(batch_of(dimensions), generator())
 
 
 @dimensions_2_and_3

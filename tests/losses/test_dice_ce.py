@@ -210,16 +210,3 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing():
     loss.backward()
     assert float(loss.detach()) == 0
     assert not logits.grad.any()
-
-
-def test_the_cross_entropy_of_the_valid_voxels_is_divided_by_all_known_ones_if_asked_for():
-    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    label = torch.randint(0, 3, (2, 1, 4, 5), generator=torch.Generator().manual_seed(1))
-    label[0, 0, 0] = IGNORED  # 5 of 40 are not known
-    valid = torch.zeros_like(label, dtype=torch.bool)
-    valid[1] = True  # 20
-    over_valid = dice_ce(logits, label, alpha=1.0, valid=valid)
-    over_known = dice_ce(logits, label, alpha=1.0, valid=valid, over="known")
-    assert float(over_known) == pytest.approx(float(over_valid) * 20 / 35)
-    nothing = dice_ce(logits, torch.full_like(label, IGNORED), alpha=1.0, over="known")
-    assert float(nothing) == 0

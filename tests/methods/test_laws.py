@@ -22,9 +22,12 @@ from semi_med.methods import (
     FixMatchSeg,
     MeanTeacher,
     Method,
+    SegMatch,
     Supervised,
+    SupMixSUFD,
     UniMatch,
 )
+from semi_med.networks import FeatureDiscriminator, MaskDiscriminator
 from semi_med.ops import IGNORED
 
 
@@ -82,6 +85,13 @@ def fixmatchseg(dimensions: int, **settings: Any) -> Method:
     return FixMatchSeg(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
 
+def segmatch(dimensions: int, **settings: Any) -> Method:
+    torch.manual_seed(3)
+    discriminator = MaskDiscriminator(spatial_dims=dimensions, base_filters=2, levels=2)
+    defaults = {"gate": "identity"}
+    return SegMatch(network=tiny_network(dimensions, 1), discriminator=discriminator, **{**defaults, **settings})
+
+
 def fixmatch(dimensions: int, **settings: Any) -> Method:
     return FixMatch(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
@@ -102,6 +112,13 @@ def supmix(dimensions: int, **settings: Any) -> Method:
     return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, **settings})
 
 
+def supmix_sufd(dimensions: int, **settings: Any) -> Method:
+    network = tiny_network(dimensions, 1)
+    torch.manual_seed(4)
+    discriminator = FeatureDiscriminator(network.decoded_channels, spatial_dims=dimensions, widths=(4, 8))
+    return SupMixSUFD(network=network, discriminator=discriminator, **{"threshold": 0.0, **settings})
+
+
 UNIMATCH = {
     "learns": {"strong_1": "network", "strong_2": "network", "feature": "network"},
     "sees": {"strong_2": "strong_2", "feature": "weak"},
@@ -113,6 +130,7 @@ ROWS = {
     "cps": Row(cps, {"cross_1": "network", "cross_2": "peer"}),
     "bcp": Row(bcp, {"unsupervised": "network"}),
     "copy_paste": Row(copy_paste),
+    "segmatch": Row(segmatch, {"unsupervised": "network"}, {"gate": "confidence", "threshold": 1.01}),
     "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
     "fixmatch": Row(fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}),
     "dense_fixmatch": Row(dense_fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}, deployed="teacher"),
@@ -122,6 +140,11 @@ ROWS = {
     "unimatch": Row(unimatch, nothing_confident={"threshold": 1.01}, **UNIMATCH),
     "unimatch_classmix": Row(lambda n, **s: unimatch(n, mixing="classmix", **s), **UNIMATCH),
     "unimatch_supmix": Row(supmix, **UNIMATCH),
+    "supmix_sufd": Row(
+        supmix_sufd,
+        {**UNIMATCH["learns"], "adversarial": "network"},
+        sees={**UNIMATCH["sees"], "adversarial": "weak"},
+    ),
     "cotraining": Row(
         cotraining,
         {"fixed_1": "network", "dynamic_1": "network", "fixed_2": "peer", "dynamic_2": "peer"},

@@ -186,7 +186,7 @@ def test_the_command_shows_regions_and_groups(folders, tmp_path):
     assert "HD95 [pixels]" in done.output and "[mm]" not in done.output
 
 
-# ---- class 0 as a class -----------------------------------------------------------------------------------------------
+# ---- class 0 as a class --------------------------------------------------------------------------------------------
 
 
 def test_class_0_is_measured_where_it_counts(folders):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semi_med.ops import IGNORED, entropy, overlap, pseudo_label
+from semi_med.ops import IGNORED, class_agreement, entropy, overlap, pseudo_label
 
 
 def logits_of(*probs):
@@ -80,3 +80,13 @@ def test_entropy_is_largest_where_all_classes_are_alike_and_then_the_log_of_thei
     assert entropy(torch.full((1, classes, 1, 1), 1 / classes)).item() == pytest.approx(math.log(classes))
     other = torch.softmax(torch.randn(2, classes, 4, 5, 3, generator=torch.Generator().manual_seed(0)), 1)
     assert ((entropy(other) > 0) & (entropy(other) < math.log(classes))).all()
+
+
+def test_agreement_counts_each_class_of_a_label_alike():
+    probs = torch.tensor([[0.9, 0.8, 0.7, 0.2], [0.1, 0.1, 0.2, 0.5], [0.0, 0.1, 0.1, 0.3]]).reshape(1, 3, 4)
+    label = torch.tensor([0, 0, 0, 1]).reshape(1, 1, 4)
+    unknown = torch.full_like(label, IGNORED)
+    partly = torch.tensor([0, IGNORED, 0, 1]).reshape(1, 1, 4)
+    found = class_agreement(probs.expand(3, -1, -1), torch.cat([label, partly, unknown]))
+    assert found[:2].tolist() == pytest.approx([(0.8 + 0.5) / 2, (0.8 + 0.5) / 2])
+    assert found[2].isnan()

@@ -79,6 +79,12 @@ def test_the_bundle_holds_the_plan_the_list_and_the_parts_of_its_task(bundle, fo
     assert json.loads((bundle / "configs/task/about.json").read_text())["task"] == "mine"
 
 
+def test_the_bundle_has_an_optimizer_that_no_start_gets_stuck_with(bundle):
+    optimizer = json.loads((bundle / "configs/train.json").read_text())["optimizer"]
+    assert optimizer["_target_"] == "torch.optim.AdamW"
+    assert set(optimizer) == {"_target_", "params", "lr"}  # SGD's momentum is gone
+
+
 def test_nothing_was_copied_from_the_folder(bundle):
     assert not [path for path in bundle.rglob("*") if path.name.endswith(".nii.gz")]
 

@@ -226,8 +226,8 @@ def test_a_cpu_gets_what_an_hour_holds_and_the_reason_says_what_a_gpu_would():
 
 
 def test_few_updates_learn_faster():
-    assert rules.learning_rate(2999)[0] == 0.03
-    assert rules.learning_rate(3000)[0] == 0.01
+    assert rules.learning_rate(2999)[0] == 0.002
+    assert rules.learning_rate(3000)[0] == 0.001
 
 
 # ---- memory and sections -------------------------------------------------------------------------------------------

@@ -1,0 +1,117 @@
+"""Which gate of SegMatch ranks pseudo-masks by their true quality?
+
+    python benchmarks/gates.py <run> [<run> ...] [-o <folder>]
+
+Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
+(any gate: the discriminator is trained under all of them). Of every unlabelled image the network of the last
+checkpoint makes a pseudo-mask, in evaluation mode and without augmentation; each of the four gates scores it, and its
+Dice with the hidden label is what the score should tell. Printed, and written to <folder>/gates.json and
+<folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of telling masks with a Dice above 0.8, and
+the mean Dice of the better half; for all images, and for those with foreground in mask or label (empty and rightly so
+counts as 1). A gate that says the same of every image ranks nothing: its figures are left out. These are figures of
+the training side: nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from scipy import stats
+
+from semi_med.engines.checkpoints import found_checkpoints
+from semi_med.ops import overlap, pseudo_label
+
+GATES = ("discriminator", "confidence", "confidence_map", "identity")
+GOOD = 0.8
+
+
+def settings_of(run: Path) -> ConfigParser:
+    """The configuration as it was run, with the hidden labels."""
+    parser = ConfigParser()
+    parser.read_config(str(run / "configs" / "train.json"))
+    changed = json.loads((run / "run.json").read_text(encoding="utf-8"))["changed"]
+    fixed = {"bundle_root": str(run), "output_dir": str(run), "device": "$torch.device('cpu')", "resume": True}
+    for name, value in {**changed, **fixed, "monitor_pseudo_labels": True}.items():
+        parser[name.replace("#", "::")] = value
+    return parser
+
+
+@torch.no_grad()
+def judged(run: Path) -> list[dict[str, Any]]:
+    """A row for each unlabelled image: its Dice and what each gate says."""
+    parser = settings_of(run)
+    method = parser.get_parsed_content("method")
+    state = torch.load(found_checkpoints(run)[-1], map_location="cpu", weights_only=True)
+    for name, network in {**method.networks(), **method.discriminators()}.items():
+        network.load_state_dict(state["networks"][name])
+        network.eval()
+    cases, rows = parser.get_parsed_content("train#unlabeled_dataset"), []
+    for index in range(len(cases)):
+        arrays = cases.arrays(index)
+        image = torch.from_numpy(np.array(arrays["image"], dtype=np.float32))[None]
+        hidden = torch.from_numpy(np.array(arrays["monitor_label"], dtype=np.int64))[None]
+        if image.dim() == 5 and len(parser["crop_size"]) == 2:  # a picture is a volume of one slice
+            image, hidden = image[..., 0], hidden[..., 0]
+        label, _, confidence = pseudo_label(method.network(image))
+        rows.append(
+            {
+                "case": cases.name(index),
+                "dice": float(overlap(label, hidden)),
+                "shown": bool((label > 0).any() or (hidden > 0).any()),
+                **{gate: float(method.score(gate, image, label, confidence)) for gate in GATES},
+            }
+        )
+    return rows
+
+
+def ranked(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How well each gate ranks these images."""
+    dice = np.array([row["dice"] for row in rows])
+    good, found = dice > GOOD, {}
+    for gate in GATES:
+        score = np.array([row[gate] for row in rows])
+        if len(rows) < 3 or np.ptp(score) == 0 or np.ptp(dice) == 0:
+            continue
+        best = score >= np.median(score)
+        found[gate] = {
+            "spearman": float(stats.spearmanr(score, dice).statistic),
+            "pearson": float(stats.pearsonr(score, dice).statistic),
+            "dice_of_the_better_half": float(dice[best].mean()),
+        }
+        if 0 < good.sum() < len(good):
+            wins = stats.mannwhitneyu(score[good], score[~good]).statistic
+            found[gate]["auroc"] = float(wins / (good.sum() * (~good).sum()))
+    return {"images": len(rows), "mean_dice": float(dice.mean()), "good": float(good.mean()), "gates": found}
+
+
+def main() -> None:
+    """Judge the runs and print a table of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path())
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    summary = {}
+    for run in arguments.runs:
+        rows = judged(run.resolve())
+        with (arguments.output / f"{run.name}_gates.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        summary[run.name] = {"all": ranked(rows), "with foreground": ranked([row for row in rows if row["shown"]])}
+        for which, result in summary[run.name].items():
+            print(f"{run.name}, {which}: {result['images']} images, mean Dice {result['mean_dice']:.3f}")
+            for gate, numbers in result["gates"].items():
+                print(f"  {gate:15}", "  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+    (arguments.output / "gates.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

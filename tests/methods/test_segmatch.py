@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from method_samples import CLASSES, CROP, batches, tiny_network
+from slow_equations import forward, numbers, softmax
+
+from semi_med.methods import SegMatch
+from semi_med.networks import MaskDiscriminator
+from semi_med.ops import IGNORED, affine
+
+dimensions_2_and_3 = pytest.mark.parametrize("dimensions", [2, 3])
+every_gate = pytest.mark.parametrize("gate", ["discriminator", "identity", "confidence", "confidence_map"])
+
+
+def discriminator_of(dimensions, seed=3):
+    torch.manual_seed(seed)
+    discriminator = MaskDiscriminator(spatial_dims=dimensions, base_filters=4, levels=2)
+    with torch.no_grad():
+        discriminator.head.weight *= 10  # scores that differ
+    return discriminator
+
+
+def method_of(dimensions, **settings):
+    network = tiny_network(dimensions, 1)
+    return SegMatch(network=network, discriminator=discriminator_of(dimensions), **settings)
+
+
+def moved(dimensions, *, seed=0):
+    """Batches whose strong view is flipped and shifted by whole voxels against the weak one, which is shifted too."""
+    labeled, unlabeled = batches(dimensions, seed=seed)
+    shape, size = CROP[dimensions], len(unlabeled["weak"])
+    offset = torch.tensor([[1, 0, -1], [0, -2, 1], [0, 0, 0]])[:, :dimensions]
+    axes = torch.tensor([[True, False, False], [False, True, False], [False, False, False]])[:, :dimensions]
+    unlabeled["weak_matrix"] = affine.translation(offset)
+    unlabeled["strong_matrix"] = affine.flip(axes, shape)
+    unlabeled["seen"] = torch.ones(size, 1, *shape, dtype=torch.bool)
+    unlabeled["seen"][0, :, 0] = False
+    return labeled, unlabeled
+
+
+def slow_score(discriminator, image, label):
+    """Class by class; an empty mask where there is no class."""
+    scores = []
+    for b in range(len(image)):
+        present = [k for k in range(1, CLASSES) if (label[b] == k).any()]
+        masks = [(label[b : b + 1] == k).float() for k in present] or [torch.zeros_like(label[b : b + 1]).float()]
+        scores.append([float(discriminator(image[b : b + 1], mask).detach()) for mask in masks])
+    return scores
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def slow_cross_entropy(probs, label, valid, taught):
+    """Mean over the valid voxels of each image, voxel by voxel."""
+    found = []
+    for b in range(len(probs)):
+        total = count = 0.0
+        for place in valid[b, 0].nonzero().tolist():
+            at = tuple(place)
+            if label[b, 0][at] == IGNORED:
+                continue
+            count += 1
+            if taught[b, 0][at]:
+                total -= math.log(float(probs[(b, int(label[b, 0][at]), *at)]))
+        found.append(total / max(count, 1))
+    return found
+
+
+def brought_back(maps, unlabeled):
+    """T1 T2^-1 by indexing, voxel by voxel, for flips and shifts; and where the strong view has the voxel."""
+    out, valid = torch.zeros_like(maps), torch.zeros_like(maps[:, :1], dtype=torch.bool)
+    for b in range(len(maps)):
+        strong_back = torch.linalg.inv(unlabeled["strong_matrix"][b])
+        for place in torch.ones(maps.shape[2:]).nonzero():
+            point = unlabeled["weak_matrix"][b] @ torch.cat([place.double(), torch.ones(1, dtype=torch.float64)])
+            there = (strong_back @ point)[:-1].round().long().tolist()
+            if all(0 <= t < s for t, s in zip(there, maps.shape[2:], strict=True)):
+                out[(b, slice(None), *place.tolist())] = maps[(b, slice(None), *there)]
+                valid[(b, 0, *place.tolist())] = True
+    return out, valid & unlabeled["seen"]
+
+
+@dimensions_2_and_3
+@every_gate
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_losses_are_those_of_algorithm_1(dimensions, gate, mode):
+    labeled, unlabeled = moved(dimensions)
+    method = method_of(dimensions)
+    weak = softmax(forward(method.network, unlabeled["weak"], mode))
+    label = weak.argmax(1, keepdim=True).masked_fill(~unlabeled["seen"], IGNORED)
+    sure, seen = weak.amax(1, keepdim=True), unlabeled["seen"]
+    scores = {
+        "discriminator": [
+            sum(map(sigmoid, each)) / len(each) for each in slow_score(method.discriminator, unlabeled["weak"], label)
+        ],
+        "identity": [1.0] * 3,
+        "confidence": [float(sure[b][seen[b]].mean()) for b in range(3)],
+    }
+    tau = 0.6 if gate == "confidence_map" else sorted(scores[gate])[1] - 1e-3
+    scores["confidence_map"] = [float((sure[b][seen[b]] > 0.6).double().mean()) for b in range(3)]
+    if gate == "confidence_map":
+        taught = sure > tau
+    else:
+        taught = torch.tensor([s > tau for s in scores[gate]]).view(-1, *[1] * (dimensions + 1)).expand_as(sure)
+    method = method_of(dimensions, gate=gate, threshold=tau, weight=0.7, teacher_mode=mode)
+
+    logits = forward(method.network, torch.cat([labeled["image"], unlabeled["image"]]), "train")
+    count = len(labeled["image"])
+    everywhere = torch.ones_like(labeled["label"], dtype=torch.bool)
+    supervised = slow_cross_entropy(softmax(logits[:count]), labeled["label"], everywhere, everywhere)
+    back, valid = brought_back(softmax(logits[count:]), unlabeled)
+    unsupervised = slow_cross_entropy(back, label, valid, taught)
+
+    terms = numbers(method, labeled, unlabeled)
+    assert terms["supervised"] == pytest.approx(sum(supervised) / count, abs=1e-4)
+    assert terms["unsupervised"] == pytest.approx(sum(unsupervised) / 3, abs=1e-4)
+    assert terms["loss"] == pytest.approx(terms["supervised"] + 0.7 * terms["unsupervised"], abs=1e-5)
+    assert terms["score"] == pytest.approx(sum(scores[gate]) / 3, abs=1e-4)
+    assert terms["accepted"] == pytest.approx(float(taught.float().mean()), abs=1e-5)
+    if gate in ("discriminator", "confidence"):
+        assert terms["accepted"] == pytest.approx(2 / 3)
+
+
+@dimensions_2_and_3
+@pytest.mark.parametrize("form", ["bce", "literal"])
+@pytest.mark.parametrize("fakes", ["unlabeled", "both"])
+def test_the_discriminators_loss_is_the_equation(dimensions, form, fakes):
+    labeled, unlabeled = moved(dimensions)
+    labeled["label"][0] = 0  # no class: an empty mask
+    method = method_of(dimensions, discriminator_loss=form, fakes=fakes)
+    _, shown = method.losses_and_shown(labeled, unlabeled, 0)
+
+    def logits(image, label):
+        return [sum(each) / len(each) for each in slow_score(method.discriminator, image, label)]
+
+    real = logits(labeled["image"], labeled["label"])
+    made = logits(unlabeled["weak"], shown["made_label"])
+    unfit = made + (logits(labeled["image"], shown["own_label"]) if fakes == "both" else [])
+    d_real, d_unfit = [sigmoid(x) for x in real], [sigmoid(x) for x in unfit]
+    if form == "bce":
+        first, second = [-math.log(d) for d in d_real], [-math.log(1 - d) for d in d_unfit]
+    else:
+        first, second = [math.log(1 - d) for d in d_real], [math.log(d) for d in d_unfit]
+    terms = method.discriminator_losses(shown, 0)
+    assert float(terms["discriminator_loss"]) == pytest.approx(
+        sum(first) / len(first) + sum(second) / len(second), abs=1e-4
+    )
+    assert float(terms["discriminator_labeled"]) == pytest.approx(sum(d_real) / len(d_real), abs=1e-4)
+    assert float(terms["discriminator_unlabeled"]) == pytest.approx(sum(map(sigmoid, made)) / len(made), abs=1e-4)
+
+
+def test_the_printed_equation_has_no_bound_and_binary_cross_entropy_has():
+    method = method_of(2)
+    _, shown = method.losses_and_shown(*moved(2), 0)
+    found = {}
+    for form in ("bce", "literal"):
+        method.discriminator_loss = form
+        optimizer = torch.optim.Adam(method.discriminator.parameters(), lr=0.02)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = method.discriminator_losses(shown, 0)["discriminator_loss"]
+            loss.backward()
+            optimizer.step()
+        found[form] = float(loss.detach())
+    assert 0 <= found["bce"] < 1
+    assert found["literal"] < -3
+
+
+@dimensions_2_and_3
+@every_gate
+def test_the_discriminator_gates_and_sends_no_gradient(dimensions, gate):
+    labeled, unlabeled = moved(dimensions)
+    unlabeled["weak"].requires_grad_()
+    method = method_of(dimensions, gate=gate, threshold=0.0)
+    terms, shown = method.losses_and_shown(labeled, unlabeled, 0)
+    parameters = list(method.discriminator.parameters())
+    assert torch.autograd.grad(terms["loss"], parameters, retain_graph=True, allow_unused=True) == (None,) * len(
+        parameters
+    )
+    assert torch.autograd.grad(terms["loss"], unlabeled["weak"], retain_graph=True, allow_unused=True) == (None,)
+    loss = method.discriminator_losses({k: v.detach() for k, v in shown.items()}, 0)["discriminator_loss"]
+    grads = torch.autograd.grad(loss, parameters)
+    assert sum(float(g.abs().sum()) for g in grads) > 0
+
+
+def test_the_discriminator_does_not_know_classes():
+    _, unlabeled = moved(2)
+    method = method_of(2)
+    label = torch.randint(0, CLASSES, (3, 1, *CROP[2]), generator=torch.Generator().manual_seed(1))
+    swapped = torch.tensor([0, 2, 1])[label]
+    sure = torch.ones_like(label, dtype=torch.float32)
+    one, other = (method.score("discriminator", unlabeled["weak"], each, sure) for each in (label, swapped))
+    assert torch.allclose(one, other, atol=1e-6)
+    assert one.std() > 0.001
+
+
+def test_what_the_strong_view_does_not_show_is_not_learnt():
+    labeled, unlabeled = moved(2)
+    unlabeled["strong_matrix"] = affine.translation(torch.tensor([[100, 0]] * 3))
+    terms = numbers(method_of(2, gate="identity"), labeled, unlabeled)
+    assert terms["unsupervised"] == 0
+    assert terms["supervised"] > 0
+
+
+def test_without_matrices_both_views_are_one_frame():
+    labeled, unlabeled = batches(2)
+    same = affine.identity(3, 2)
+    everywhere = torch.ones_like(unlabeled["weak"], dtype=torch.bool)
+    with_them = {**unlabeled, "weak_matrix": same, "strong_matrix": same, "seen": everywhere}
+    method = method_of(2, gate="identity")
+    assert numbers(method, labeled, unlabeled) == pytest.approx(numbers(method, labeled, with_them), abs=1e-5)
+
+
+def test_monitoring_tells_what_passes_from_what_does_not():
+    labeled, unlabeled = moved(2)
+    method = method_of(2)
+    label = softmax(forward(method.network, unlabeled["weak"], "train")).argmax(1, keepdim=True)
+    scores = slow_score(method.discriminator, unlabeled["weak"], label.masked_fill(~unlabeled["seen"], IGNORED))
+    score = [sum(map(sigmoid, each)) / len(each) for each in scores]
+    best = score.index(max(score))
+    hidden = torch.where(torch.arange(3).view(-1, 1, 1, 1) == best, label, 0)  # right where it passes
+    method = method_of(2, threshold=sorted(score)[1])
+    terms = numbers(method, labeled, {**unlabeled, "monitor_label": hidden})
+    assert terms["accepted"] == pytest.approx(1 / 3)
+    assert terms["accepted_label_dice"] == pytest.approx(1.0)
+    assert terms["rejected_label_dice"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"gate": "mean"}, "gate must be one of discriminator, identity, confidence, confidence_map, not 'mean'"),
+        ({"discriminator_loss": "hinge"}, "discriminator_loss must be one of bce, literal, not 'hinge'"),
+        ({"fakes": "labeled"}, "fakes must be one of unlabeled, both, not 'labeled'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, text):
+    with pytest.raises(ValueError, match=text):
+        method_of(2, **settings)
