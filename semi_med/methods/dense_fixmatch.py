@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semi_med.losses import dice_ce
+from semi_med.losses import cross_entropy, dice_ce
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import IGNORED, affine, ema_copy, ema_update, gaussian_ramp, overlap, pseudo_label, warp
+from semi_med.ops import IGNORED, affine, ema_copy, ema_update, gaussian_ramp, known, overlap, pseudo_label, warp
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,7 +61,7 @@ class DenseFixMatch(Method):
 
         logits = self.network(torch.cat([labeled["image"], unlabeled["image"]]))
         supervised = dice_ce(logits[:count], labeled["label"], alpha=self.alpha)
-        unsupervised = dice_ce(logits[count:], target, alpha=self.alpha_unsupervised, valid=sure, over="known")
+        unsupervised = matched_loss(logits[count:], target, sure, alpha=self.alpha_unsupervised)
 
         ramp = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         curves = health(unlabeled, label, confident=confident, other=label)
@@ -101,6 +101,21 @@ def match(maps: Tensor, unlabeled: Batch, *, fill: int) -> Tensor:
         return maps
     through = affine.compose(affine.inverse(unlabeled["weak_matrix"]), unlabeled["strong_matrix"])
     return warp(maps, through, nearest=True, fill=fill)
+
+
+def matched_loss(logits: Tensor, target: Tensor, sure: Tensor, *, alpha: float) -> Tensor:
+    """alpha * CE of the sure voxels, divided by all of the batch that have a source, + (1 - alpha) * Dice of the sure.
+
+    Args:
+        logits: of the strong view, `(B, K, *crop)`.
+        target: matched labels, `IGNORED` without a source, `(B, 1, *crop)`.
+        sure: bool, the same shape.
+        alpha: share of the cross-entropy.
+    """
+    matched = known(target).flatten(1).sum(1)
+    each = cross_entropy(logits, target, taught=sure)
+    mean_ce = (each * matched).sum() / matched.sum().clamp(min=1)
+    return alpha * mean_ce + (1 - alpha) * dice_ce(logits, target, alpha=0.0, valid=sure)
 
 
 def seen(unlabeled: Batch) -> Tensor:
