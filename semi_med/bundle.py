@@ -150,11 +150,13 @@ def check_data(
     needs_unlabeled: bool = True,
     transductive: bool = False,
     allow_missing_class: bool = False,
+    flat: bool = False,
 ) -> None:
     """Look at every file of the training side before anything is trained; the test section only by name.
 
     Unlabelled scans that are those of the test too, and a class that no labelled scan shows, are refused unless
-    `transductive` and `allow_missing_class` say that it is meant so.
+    `transductive` and `allow_missing_class` say that it is meant so. For a 2D network files of two axes are slices
+    (`flat`).
 
     Raises:
         ProblemsError: every problem of the data at once.
@@ -188,7 +190,11 @@ def check_data(
         sections_needed=needed,
         title="the data cannot be trained on",
         options=Options(
-            channels=channels, transductive=transductive, allow_missing_class=allow_missing_class, ignored=ignored
+            channels=channels,
+            transductive=transductive,
+            allow_missing_class=allow_missing_class,
+            ignored=ignored,
+            flat=flat,
         ),
     )
     log = logging.getLogger("semi_med")

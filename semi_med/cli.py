@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semi_med import cli_prepare, cli_text
+from semi_med import cli_export, cli_prepare, cli_report, cli_text
+from semi_med.cli_options import DataListOption, Section, SectionOption, labels_of, scans_of
 from semi_med.compare.arguments import spread
 from semi_med.errors import InputError, SemiMedError
 
@@ -61,19 +62,6 @@ class Strata(str, Enum):
     none = "none"
     group = "group"
     foreground = "foreground"
-
-
-class Section(str, Enum):
-    """Of a data list."""
-
-    labeled = "labeled"
-    unlabeled = "unlabeled"
-    validation = "validation"
-    test = "test"
-
-
-DataListOption = Annotated[Path | None, typer.Option("--data-list", help="Only the cases of a section of this list.")]
-SectionOption = Annotated[Section, typer.Option("--section", help="Which section of --data-list.")]
 
 
 def main() -> None:
@@ -532,7 +520,7 @@ def predict(
     """Segment scans. Exit code 1 if a case failed; the others are written."""
     from semi_med.inference.predictor import predict as predict_all
 
-    cases = None if data_list is None else _scans_of(data_list, section, inputs)
+    cases = None if data_list is None else scans_of(data_list, section, inputs)
     rows = predict_all(
         bundle,
         inputs,
@@ -559,29 +547,6 @@ def predict(
     if failed:
         typer.echo(f"error: {failed} of {len(rows)} cases failed, see above and run.json", err=True)
         raise typer.Exit(1)
-
-
-def _scans_of(data_list: Path, section: Section, inputs: list[Path]) -> dict[str, tuple[Path, ...]]:
-    """The files of a section's cases."""
-    from semi_med.data.data_list import load_data_list
-    from semi_med.data.listed import section_files
-
-    return section_files(load_data_list(data_list), section.value, inputs)
-
-
-def _labels_of(data_list: Path, section: Section, labels: Path) -> dict[str, Any]:
-    """A section's labels by case, the structures of the list, what it ignores, and whether class 0 counts."""
-    from semi_med.data.data_list import load_data_list
-    from semi_med.data.listed import section_files
-
-    listed = load_data_list(data_list)
-    files = section_files(listed, section.value, [labels], labels=True)
-    return {
-        "cases": {case: label for case, (label,) in files.items()},
-        "classes": listed.structures_by_value,
-        "ignored": listed.ignored,
-        "count_class_0": bool(listed.count_class_0),
-    }
 
 
 @app.command()
@@ -622,15 +587,16 @@ def evaluate(
     """
     from semi_med.metrics.evaluate import evaluate as evaluate_all
 
-    listed = {} if data_list is None else _labels_of(data_list, section, labels)
-    if ignored is not None:
-        listed["ignored"] = ignored
+    cases, classes, listed = (None, None, None) if data_list is None else labels_of(data_list, section, labels)
     result = evaluate_all(
         predictions,
         labels,
         output=output,
-        **listed,
+        classes=classes,
+        cases=cases,
         allow_missing=allow_missing,
+        ignored=listed if ignored is None else ignored,
+        count_class_0=classes is not None and 0 in classes,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,
@@ -649,6 +615,18 @@ def evaluate(
     if result.problems:
         typer.echo(f"error: {len(result.problems)} cases could not be measured, see above", err=True)
         raise typer.Exit(1)
+
+
+class _SeveralValues(TyperCommand):
+    """A command whose options may take several values after one flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+app.command(cls=_SeveralValues)(cli_export.export)
+app.command()(cli_report.report)
+app.command()(cli_report.view)
 
 
 @app.command()
@@ -670,13 +648,6 @@ def demo(
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
-
-
-class _SeveralValues(TyperCommand):
-    """A command whose options may take several values after one flag."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(args))
 
 
 @app.command(cls=_SeveralValues)

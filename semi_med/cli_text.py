@@ -51,8 +51,11 @@ def counter(what: str) -> Callable[[int, int], None]:
 
 
 def case_line() -> Callable[[CaseRow, int, int], None]:
-    """A function of (row, done, all) that writes one line for each predicted case."""
-    started = time.monotonic()
+    """A function of (row, done, all) that writes one line for each predicted case, and its warnings.
+
+    What is so of all pictures is said once.
+    """
+    started, said = time.monotonic(), set[str]()
 
     def show(row: CaseRow, done: int, total: int) -> None:
         if row["status"] == "done":
@@ -65,6 +68,9 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
         text = f"[{done}/{total}] {row['case']}: {found} ({row['seconds']:.1f} s, {left} left)"
         print(text, file=sys.stderr, flush=True)
         for warning in row["warnings"]:
+            if warning.startswith("PICTURE") and warning in said:
+                continue
+            said.add(warning)
             print(f"    warning: {warning}", file=sys.stderr, flush=True)
 
     return show

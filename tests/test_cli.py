@@ -436,3 +436,15 @@ def test_a_case_that_cannot_be_measured_shows_in_the_exit_code(command, predicte
     done = command("evaluate", predicted, listed.parent / "labels", "-o", tmp_path / "t.csv", "--data-list", listed)
     assert done.code == 1
     assert done.err.strip().splitlines()[-1] == "error: 1 cases could not be measured, see above"
+
+
+def test_what_is_so_of_all_pictures_is_said_once_while_predicting(capsys):
+    from semi_med.cli_text import case_line
+
+    show = case_line()
+    row = {"status": "done", "volumes_ml": {}, "voxels": {"disc": 0}, "seconds": 1.0, "error": None}
+    for number, case in enumerate("ab", start=1):
+        warnings = ["PICTURE: no place in space", "EMPTY: no voxel is disc"]
+        show({**row, "case": case, "warnings": warnings}, number, 2)
+    said = capsys.readouterr().err
+    assert (said.count("PICTURE"), said.count("EMPTY")) == (1, 2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SEVERAL = ("--methods", "--labeled", "--set")
-_COMMAS = ("--methods", "--labeled")  # a setting's value may hold commas
+SEVERAL = ("--methods", "--labeled", "--set", "--format")
+_COMMAS = ("--methods", "--labeled", "--format")  # a setting's value may hold commas
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

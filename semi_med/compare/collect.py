@@ -225,7 +225,7 @@ def _summary(plan: Plan, listed: DataList, *, thing: str) -> dict[str, Any]:
 def command_of(plan: Plan) -> str:
     """The command that gives the same plan, without places on a machine."""
     arms = [f"{name}={plan.variants[name]}" if name in plan.variants else name for name in plan.methods]
-    words = ["semi-med", "compare", "--task", plan.task, "--methods", *arms]
+    words = ["semi-med", "compare", "--task", _asked(plan), "--methods", *arms]
     words += [
         "--labeled",
         *map(str, plan.labeled),
@@ -240,3 +240,11 @@ def command_of(plan: Plan) -> str:
     words += ["--set", *settings] if settings else []
     words += [] if plan.all_labels else ["--no-all-labels"]
     return f"{shlex.join(words)} --dataset-dir <data> -o <folder>"
+
+
+def _asked(plan: Plan) -> str:
+    """The task's name, or the path of the person's own; what lies before the name in a whole path stays private."""
+    if not plan.asked:
+        return plan.task
+    path = Path(plan.asked)
+    return f"./{path.name if path.is_absolute() else path}"

@@ -71,6 +71,7 @@ class Plan:
         notes: what a reader of the result should know.
         jobs: in the order of jobs.txt; job k is line k.
         variants: name of each variant to the method that it is of, whose bundle it is trained with.
+        asked: how a task of the person's own was asked for, a path; nothing for a recipe.
     """
 
     task: str
@@ -88,6 +89,7 @@ class Plan:
     notes: tuple[str, ...]
     jobs: tuple[Job, ...]
     variants: Mapping[str, str] = field(default_factory=dict)
+    asked: str = ""
 
     def recipe_of(self, method: str) -> str:
         """The recipe of a method, which is its name, or of a variant."""

@@ -204,6 +204,7 @@ def _planned(request: Request, old: Plan | None, base: Base) -> tuple[Plan, RunL
             chosen, lists.names, iterations=iterations, known=old.jobs if old else (), variants=arms.variants
         ),
         variants=dict(arms.variants),
+        asked="" if task.recipe else request.task or (old.asked if old else ""),
     )
     plan = dataclasses.replace(plan, notes=(*lists.notes, *_notes_on(plan)))
     if old is not None:

@@ -73,6 +73,7 @@ def read_case_files(
     channels: int = 1,
     look: Look | None = None,
     check: str = "full",
+    flat: bool = False,
 ) -> CaseContent:
     """Read the files of one case, each once, and check them against each other.
 
@@ -83,6 +84,7 @@ def read_case_files(
         channels: of an image in one file.
         look: is shown the first image and the first label, None for what could not be read.
         check: "full", or "structure" to see only that the files are there and not empty.
+        flat: what is flat is taken as slices, see `semi_med.inference.io.read_image`.
     """
     if check == "structure":
         return _look_for_files(images, label_files)
@@ -93,7 +95,7 @@ def read_case_files(
     digests = []
     for file in images:
         try:
-            scan = read_image(file, channels=channels if len(images) == 1 else 1, strict=True)
+            scan = read_image(file, channels=channels if len(images) == 1 else 1, strict=True, flat=flat)
         except SemiMedError as error:
             content.image_errors[file] = [error]
             continue
@@ -107,7 +109,7 @@ def read_case_files(
     content.digest = " ".join(sorted(known)) if len(known) == len(images) else None
     for file in label_files:
         try:
-            label = read_label(file, strict=True)
+            label = read_label(file, strict=True, flat=flat)
             content.counts[file], foreign = _count(label.array, labels, file)
         except SemiMedError as error:
             content.label_errors[file] = [error]

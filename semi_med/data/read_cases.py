@@ -26,6 +26,7 @@ class Job:
         channels: of an image in one file.
         look: is shown the arrays and gives something to keep; a function of a module, so that processes can have it.
         check: "full", or "structure" to see only that the files are there.
+        flat: what is flat is taken as slices.
     """
 
     images: tuple[str, ...]
@@ -34,11 +35,18 @@ class Job:
     channels: int = 1
     look: Look | None = None
     check: str = "full"
+    flat: bool = False
 
     def __call__(self) -> CaseContent:
         """Read the case."""
         return read_case_files(
-            self.images, self.labels, self.values, channels=self.channels, look=self.look, check=self.check
+            self.images,
+            self.labels,
+            self.values,
+            channels=self.channels,
+            look=self.look,
+            check=self.check,
+            flat=self.flat,
         )
 
 

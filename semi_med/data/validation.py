@@ -46,6 +46,7 @@ class Options:
         allow_missing_class: a class that no labeled case shows is a note.
         subject_pattern: finds the subject in the path of an image.
         ignored: a value that labels may hold where nothing is known; None for none.
+        flat: files of two axes, and frames (i, j, 1, k), are slices: for 2D networks.
         look: is shown each case's arrays; what it gives is in `CaseVerdict.kept`.
         most_looks: of more cases it is shown this many, evenly spread.
     """
@@ -58,6 +59,7 @@ class Options:
     allow_missing_class: bool = False
     subject_pattern: re.Pattern[str] | None = None
     ignored: int | None = None
+    flat: bool = False
     look: Look | None = None
     most_looks: int = 400
 
@@ -246,6 +248,7 @@ def _read_all(
             tuple(label_files[key]),
             labels,
             channels=options.channels,
+            flat=options.flat,
             look=options.look if number % max(1, every) == 0 else None,
             check=options.check,
         )

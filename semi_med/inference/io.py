@@ -21,9 +21,9 @@ from semi_med.inference.byte_check import RawVolume
 from semi_med.inference.dicom import is_dicom, read_dicom
 from semi_med.inference.grids import check_affine
 from semi_med.inference.intensities import Nonfinite, ToFloat32
-from semi_med.inference.itk_check import read_itk
+from semi_med.inference.itk_check import itk_shape, read_itk
 from semi_med.inference.label_png import label_png
-from semi_med.inference.nifti_check import read_nifti
+from semi_med.inference.nifti_check import nifti_shape, read_nifti
 from semi_med.inference.picture_check import PICTURE_FORMATS, is_picture, read_picture
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -63,6 +63,21 @@ def case_name(path: str | Path) -> str:
     name = Path(path).name
     suffix = _suffix(name) or next((suffix for suffix in DICOM_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: -len(suffix)] if suffix else name
+
+
+def stored_shape(path: str | Path) -> tuple[int, ...] | None:
+    """Numbers of voxels along the axes of a NIfTI, NRRD or MetaImage file, channels last; no voxel is read.
+
+    Returns:
+        None for other formats.
+
+    Raises:
+        InputError: the header cannot be read.
+    """
+    path = Path(path)
+    if _suffix(path.name) in (".nii.gz", ".nii"):
+        return nifti_shape(path)
+    return itk_shape(path) if _suffix(path.name) in IMAGE_SUFFIXES else None
 
 
 def read_image(

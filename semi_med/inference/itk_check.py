@@ -31,6 +31,7 @@ from semi_med.inference.byte_check import (
 )
 
 _MAX_HEADER = 2**20
+_NRRD_SPACE = ("domain", "space", "time", "none", "???")  # kinds of axes that are not the numbers of one voxel
 _NRRD_BYTES = {
     1: "signed char|int8|int8_t|uchar|unsigned char|uint8|uint8_t",
     2: "short|short int|signed short|signed short int|int16|int16_t|"
@@ -47,7 +48,7 @@ _META_TYPES |= {"MET_FLOAT": 4, "MET_DOUBLE": 8}
 
 @dataclass(frozen=True)
 class _Announced:
-    """What a header says about its payload."""
+    """What a header says about its payload; `shape` has the axes in space first, then the numbers of each voxel."""
 
     shape: tuple[int, ...]
     itemsize: int
@@ -56,6 +57,20 @@ class _Announced:
     offset: int
     warnings: list[str] = field(default_factory=list)
     packed: int | None = None  # bytes of the compressed payload
+
+
+def itk_shape(path: Path) -> tuple[int, ...]:
+    """Numbers of voxels along the axes as the header has them, channels last; no voxel is read.
+
+    Raises:
+        InputError: the header cannot be read.
+    """
+    check_regular_file(path)
+    return _header(path).shape
+
+
+def _header(path: Path) -> _Announced:
+    return _nrrd_header(path) if path.name.lower().endswith(".nrrd") else _meta_header(path)
 
 
 def read_itk(path: Path, wanted: Wanted) -> RawVolume:
@@ -72,12 +87,13 @@ def read_itk(path: Path, wanted: Wanted) -> RawVolume:
         InputError: as `read_nifti`, and with code PATH_ESCAPE if an .mhd points outside its folder.
     """
     check_regular_file(path)
-    nrrd = path.name.lower().endswith(".nrrd")
-    announced = _nrrd_header(path) if nrrd else _meta_header(path)
+    announced = _header(path)
     if wanted.channels == 1 and wanted.volume is None:
         plan_axes(announced.shape, wanted, path=path)  # refused before it is read
     warnings = _check_payload(announced, path, image=wanted.image)
-    array, affine = _read_with_sitk(path, image_io="NrrdImageIO" if nrrd else "MetaImageIO")
+    array, affine = _read_with_sitk(
+        path, image_io="NrrdImageIO" if path.name.lower().endswith(".nrrd") else "MetaImageIO"
+    )
     plan = plan_axes(array.shape, wanted, path=path)
     found = (*announced.warnings, *plan.warnings, *warnings)
     return RawVolume(plan.apply(array), affine, warnings=found, axes=plan.axes)
@@ -144,7 +160,28 @@ def _nrrd_header(path: Path) -> _Announced:
         raise _unsupported(path, f"the encoding {encoding!r}")
     warnings = [] if "space" in fields or "space dimension" in fields else [_NO_ORIENTATION]
     itemsize = _itemsize(_NRRD_TYPES, fields.get("type", ""), path)
-    return _Announced(_integers(fields.get("sizes", ""), path), itemsize, encoding, path, offset, warnings)
+    shape = _channels_last(_integers(fields.get("sizes", ""), path), fields.get("kinds", ""), path)
+    return _Announced(shape, itemsize, encoding, path, offset, warnings)
+
+
+def _channels_last(sizes: tuple[int, ...], kinds: str, path: Path) -> tuple[int, ...]:
+    """The axes in space, then the one axis that is none, as SimpleITK gives it wherever a file has it.
+
+    Raises:
+        InputError: code NDIM, several axes are none, or a flat picture has several numbers for each pixel.
+    """
+    named = kinds.split() if len(kinds.split()) == len(sizes) else []
+    other = [axis for axis, kind in enumerate(named) if kind.lower() not in _NRRD_SPACE]
+    if not other:
+        return sizes
+    if len(other) > 1 or len(sizes) < 4:
+        raise InputError(
+            f"three axes in space and one of channels are wanted, this has {' x '.join(map(str, sizes))} ({kinds})",
+            where=path,
+            fix="Save a flat picture as PNG or TIFF, and of several volumes each as a file of its own.",
+            code="NDIM",
+        )
+    return (*(size for axis, size in enumerate(sizes) if axis != other[0]), sizes[other[0]])
 
 
 _NO_ORIENTATION = "NO_ORIENTATION: the header gives no directions; left and right cannot be known from this file"
@@ -169,13 +206,10 @@ def _meta_header(path: Path) -> _Announced:
         raise _not_this_format(path)
     if fields.get("BinaryData", "True").lower() not in ("true", "1") or fields.get("HeaderSize", "0") != "0":
         raise _unsupported(path, "a text payload or one behind a foreign header")
+    shape = _integers(fields["DimSize"], path)
     if fields.get("ElementNumberOfChannels", "1") != "1":
-        raise InputError(
-            f"one number per voxel is wanted, there are {fields['ElementNumberOfChannels']}",
-            where=path,
-            fix="Save every channel as a file of its own.",
-            code="NDIM",
-        )
+        numbers = _integers(fields["ElementNumberOfChannels"], path)
+        shape = _channels_last((*shape, *numbers), "domain " * len(shape) + "vector", path)
     payload, offset = _meta_payload(fields["ElementDataFile"], path, offset)
     encoding = "zlib" if fields.get("CompressedData", "False").lower() in ("true", "1") else "raw"
     directed = any(name in fields for name in ("TransformMatrix", "Orientation", "Rotation"))
@@ -184,7 +218,7 @@ def _meta_header(path: Path) -> _Announced:
     packed = next(iter(_integers(fields.get("CompressedDataSize", ""), path)), None)
     if encoding == "zlib" and packed is None:  # SimpleITK then returns arbitrary memory as voxels
         raise InputError("the header lacks CompressedDataSize", where=path, fix=COPY_AGAIN, code="HEADER")
-    return _Announced(_integers(fields["DimSize"], path), itemsize, encoding, payload, offset, warnings, packed)
+    return _Announced(shape, itemsize, encoding, payload, offset, warnings, packed)
 
 
 def _meta_payload(name: str, path: Path, offset: int) -> tuple[Path, int]:

@@ -300,6 +300,7 @@ def predict(
         "stride": list(predictor.bundle.inferer.stride),
         "amp": predictor.bundle.inferer.amp,
         "dicom": {"series": series, **(dicom or {})},
+        "classes": {str(predictor.bundle.values[index]): name for index, name in predictor.bundle.classes.items()},
     }
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     rows: list[CaseRow] = []

@@ -105,6 +105,23 @@ def teaching(network: nn.Module, mode: str) -> Iterator[None]:
         network.train(training)
 
 
+@contextmanager
+def keeping_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norm learns no statistics inside the block, where images are unlike those the network is to be used on.
+
+    They are still normalised by those of their own batch in training mode.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 def health(unlabeled: Batch, label: Tensor, *, confident: Tensor, other: Tensor) -> dict[str, Tensor]:
     """Curves that tell whether pseudo-labels are worth learning from; none of them is ever minimised.
 

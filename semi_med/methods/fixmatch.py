@@ -36,12 +36,14 @@ class FixMatch(Method):
     weight: float = 1.0  # lambda_u
     mixing: Literal["none", "cutmix", "classmix", "supmix"] = "cutmix"
     mixing_chance: float = 0.5  # of each image
-    alpha: float = 1.0  # share of CE in all terms; the rest is Dice
+    alpha: float = 1.0  # share of CE in L_x; the rest is Dice
+    alpha_unsupervised: float = 1.0  # share of CE in the terms of unlabelled images
 
     def __post_init__(self) -> None:
         """Refuse settings that would train something else than they say."""
         require_mixing(self.mixing, self.mixing_chance)
         require_share("alpha", self.alpha)
+        require_share("alpha_unsupervised", self.alpha_unsupervised)
 
     def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
         """Terms of one iteration."""
@@ -60,7 +62,7 @@ class FixMatch(Method):
         found = self.network(strong.image)
 
         supervised = dice_ce(logits, labeled["label"], alpha=self.alpha)
-        unsupervised = confident_loss(found, strong, alpha=self.alpha)
+        unsupervised = confident_loss(found, strong, alpha=self.alpha_unsupervised)
         return {
             "loss": (supervised + self.weight * unsupervised) / 2,
             "supervised": supervised,

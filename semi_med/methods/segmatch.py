@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semi_med.losses import cross_entropy
-from semi_med.methods.base import AdversarialMethod, Batch, health, require_choice, require_share, teaching
+from semi_med.methods.base import (
+    AdversarialMethod,
+    Batch,
+    health,
+    keeping_statistics,
+    require_choice,
+    require_share,
+    teaching,
+)
 from semi_med.ops import IGNORED, affine, bare, class_masks, mean_by_owner, overlap, pseudo_label, seen, warp
 
 Gate = Literal["discriminator", "identity", "confidence", "confidence_map"]
@@ -40,7 +48,8 @@ class SegMatch(AdversarialMethod):
     Differs from the paper: equation 1 has no lower bound, as log(1 - D) and log D go to minus infinity once D is right,
     and is steepest there; binary cross-entropy is the default, and the printed form is `discriminator_loss="literal"`.
     D sees hard masks of both kinds: soft ones it would tell by their softness. Logits are warped, linearly, and voxels
-    that a view has invented are left out of every term and score. The paper names no tau, lambda_u or schedule.
+    that a view has invented are left out of every term and score. Strong views go through the network apart from the
+    labelled images and leave no trace in its batch-norm statistics. The paper names no tau, lambda_u or schedule.
     """
 
     network: nn.Module
@@ -63,17 +72,18 @@ class SegMatch(AdversarialMethod):
 
     def losses_and_shown(self, labeled: Batch, unlabeled: Batch, iteration: int) -> tuple[dict[str, Tensor], Batch]:
         """Terms of one iteration, and the pairs of image and mask that the discriminator is to judge."""
-        count, weak = len(labeled["image"]), unlabeled["weak"]
+        weak = unlabeled["weak"]
         with teaching(self.network, self.teacher_mode):
             label, _, confidence = pseudo_label(self.network(weak))
         label = label.masked_fill(~unlabeled["seen"], IGNORED) if "seen" in unlabeled else label
         score = self.score(self.gate, weak, label, confidence)
         accepted = self._accepted(score, confidence)
 
-        logits = self.network(torch.cat([labeled["image"], unlabeled["image"]]))
-        back, valid = _brought_back(logits[count:], unlabeled)
+        logits = self.network(labeled["image"])
+        with keeping_statistics(self.network):
+            back, valid = _brought_back(self.network(unlabeled["image"]), unlabeled)
 
-        supervised = cross_entropy(logits[:count], labeled["label"]).mean()
+        supervised = cross_entropy(logits, labeled["label"]).mean()
         unsupervised = cross_entropy(back, label, valid=valid, taught=accepted).mean()
 
         terms = {
@@ -89,7 +99,7 @@ class SegMatch(AdversarialMethod):
             "real_label": labeled["label"],
             "made_image": weak,
             "made_label": label,
-            "own_label": pseudo_label(logits[:count])[0].masked_fill(labeled["label"] == IGNORED, IGNORED),
+            "own_label": pseudo_label(logits)[0].masked_fill(labeled["label"] == IGNORED, IGNORED),
         }
         return terms, shown
 

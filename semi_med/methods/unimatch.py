@@ -40,12 +40,14 @@ class UniMatch(Method):
     feature_dropout: float = 0.5  # share of the channels of each map of the encoder
     mixing: Literal["none", "cutmix", "classmix", "supmix"] = "cutmix"
     mixing_chance: float = 0.5  # of each image of each strong view
-    alpha: float = 1.0  # share of CE in all terms; the rest is Dice
+    alpha: float = 1.0  # share of CE in L_x; the rest is Dice
+    alpha_unsupervised: float = 1.0  # share of CE in the terms of unlabelled images
 
     def __post_init__(self) -> None:
         """Refuse settings that would train something else than they say."""
         require_mixing(self.mixing, self.mixing_chance)
         require_share("alpha", self.alpha)
+        require_share("alpha_unsupervised", self.alpha_unsupervised)
         if not 0 <= self.feature_dropout < 1:
             raise ValueError(f"feature_dropout is a share of at least 0 and below 1, not {self.feature_dropout}")
         stepped(bare(self.network), wanted_by=type(self).__name__)
@@ -78,11 +80,11 @@ class UniMatch(Method):
 
         supervised = dice_ce(logits, labeled["label"], alpha=self.alpha)
         strong_1, strong_2 = (
-            confident_loss(found, view, alpha=self.alpha)
+            confident_loss(found, view, alpha=self.alpha_unsupervised)
             for found, view in zip((found_1, found_2), strong, strict=True)
         )
         unmixed = Mixed(unlabeled["weak"], label, confident, torch.zeros_like(confident))
-        feature = confident_loss(dropped, unmixed, alpha=self.alpha)
+        feature = confident_loss(dropped, unmixed, alpha=self.alpha_unsupervised)
 
         unsupervised = self.strong_weight / 2 * (strong_1 + strong_2) + self.feature_weight * feature
         terms = {

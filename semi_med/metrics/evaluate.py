@@ -11,7 +11,7 @@ from typing import Any
 from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.metrics.breakdown import VOLUME_COLUMNS, NamePattern, break_down, name_pattern, pool_volumes
 from semi_med.metrics.case import DISTANCES, OVERLAPS, Row
-from semi_med.metrics.files import TABLE_COLUMNS, write_csv, write_json
+from semi_med.metrics.files import TABLE_COLUMNS, recorded_classes, write_csv, write_json
 from semi_med.metrics.iou import counts_of, iou_of
 from semi_med.metrics.pair import measure_pair, read_classes, values_in
 from semi_med.metrics.pairing import Pairing, pair_files
@@ -106,7 +106,8 @@ def evaluate(
         output: CSV to write, one row for each case and class; its summary goes beside it as `<name>_summary.json`, and
             regions and volumes, if there are any, as `<name>_regions.csv` and `<name>_volumes.csv`.
         classes: class index to name; classes not named are not measured. Without it the classes are those that occur
-            in the labels, and a prediction with any other value is a problem.
+            in the labels, called as the record of the predictions has them, and a prediction with any other value is a
+            problem.
         cases: the labels of a folder that count, by file name without suffix, for example those of a test section;
             None for all. A mapping names the label of each case, wherever it lies.
         report: called with one line after each case.
@@ -136,7 +137,10 @@ def evaluate(
     volume = _pattern(volume_pattern, "--volume-pattern", cases=every)
 
     problems: dict[str, SemiMedError] = {}
-    names = _classes_of_labels(pairing, problems, ignored=ignored) if classes is None else dict(classes)
+    if classes is None:
+        names = _classes_of_labels(pairing, problems, ignored=ignored, known=recorded_classes(predictions))
+    else:
+        names = dict(classes)
     names = {int(value): str(name) for value, name in names.items() if count_class_0 or int(value) != 0}
     asked = _Asked(parse_regions(regions, classes=names) if regions else (), group, volume)
     measured, of_regions = _measure_all(
@@ -152,8 +156,8 @@ def evaluate(
     if not measured:
         raise ProblemsError(found, title=f"Evaluation of {predictions} against {labels}")
     for case in pairing.missing:
-        measured += [_undefined_row(case, value, name) for value, name in names.items()]
-        of_regions += [_undefined_row(case, region.text, region.name) for region in asked.regions]
+        measured += [undefined_row(case, value, name) for value, name in names.items()]
+        of_regions += [undefined_row(case, region.text, region.name) for region in asked.regions]
     rows = sorted(measured, key=lambda row: (row["case"], row["class"]))
     of_regions.sort(key=lambda row: str(row["case"]))
     result = EvaluationResult(
@@ -243,7 +247,9 @@ def _measure_all(
     return rows, of_regions
 
 
-def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None) -> dict[int, str]:
+def _classes_of_labels(
+    pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None, known: Mapping[int, str]
+) -> dict[int, str]:
     """Names for 0 and the values that occur in the labels; a label that cannot be read goes to `problems`."""
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
@@ -264,7 +270,7 @@ def _classes_of_labels(pairing: Pairing, problems: dict[str, SemiMedError], *, i
         raise InputError(
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
         )
-    return {value: f"class {value}" for value in sorted(values | {0})}
+    return {value: known.get(value, f"class {value}") for value in sorted(values | {0})}
 
 
 def _line(row: Row) -> str:
@@ -273,7 +279,8 @@ def _line(row: Row) -> str:
     return text if row["status"] == "ok" else f"{text} ({row['status']})"
 
 
-def _undefined_row(case: str, value: int | str, name: str) -> Row:
+def undefined_row(case: str, value: int | str, name: str) -> Row:
+    """The row of a case that has a label and no prediction: nothing is defined."""
     undefined = dict.fromkeys((*OVERLAPS, *DISTANCES, "prediction_ml", "label_ml"), math.nan)
     return {"case": case, "class": value, "class_name": name, **undefined, "status": "missing prediction"}
 

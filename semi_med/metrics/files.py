@@ -34,6 +34,16 @@ def write_json(path: Path, content: Any) -> Path:
     return Path(path)
 
 
+def recorded_classes(predictions: Path) -> dict[int, str]:
+    """Names of the numbers in masks, as `run.json` beside them has them; none where nothing is recorded."""
+    record = (predictions if predictions.is_dir() else predictions.parent) / "run.json"
+    try:
+        classes = json.loads(record.read_text(encoding="utf-8"))["settings"]["classes"]
+        return {int(value): str(name) for value, name in classes.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def read_table(path: Path) -> list[Row]:
     """Read the rows that `evaluate` wrote.
 

@@ -54,7 +54,7 @@ def pair_files(
         return Pairing({case_name(labels): (predictions, labels)}, (), ())
 
     label_files = dict(cases) if isinstance(cases, Mapping) else _labels(labels, cases)
-    named = {path: _case_of(path, label_files) for path in _scans(predictions)}
+    named = {path: case_of(path, label_files) for path in _scans(predictions)}
     found = _one_each({path: case for path, case in named.items() if case in label_files}, what="predictions")
     if not found:
         raise InputError(
@@ -109,7 +109,8 @@ def _is_scan(name: str, suffixes: Sequence[str]) -> bool:
     return name.lower().endswith(tuple(suffixes))
 
 
-def _case_of(prediction: Path, label_files: dict[str, Path]) -> str:
+def case_of(prediction: Path, label_files: Mapping[str, Path]) -> str:
+    """The case whose label belongs to a prediction of this name; else what the name says without its ending."""
     name = case_name(prediction)
     case = name.removesuffix(PREDICTION_ENDING)
     for known in (name, case):

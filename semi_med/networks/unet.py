@@ -8,6 +8,8 @@ from typing import Literal
 from monai.networks.nets import BasicUNet
 from torch import Tensor
 
+_UPSAMPLING = {"transposed": "deconv", "interpolated": "nontrainable"}  # our word to MONAI's
+
 
 class UNet(BasicUNet):
     """MONAI's basic U-Net with five levels of `base_filters`, 2, 4, 8 and 16 times as many channels.
@@ -23,6 +25,7 @@ class UNet(BasicUNet):
         spatial_dims: 2 or 3.
         base_filters: channels of the first level.
         normalization: after each convolution.
+        upsampling: "transposed" convolutions, or "interpolated" (linear, after a 1x1 convolution), as in `VNet`.
         dropout: share of channels dropped after each convolution.
 
     Shape: image `(B, in_channels, *spatial)` to logits `(B, out_channels, *spatial)`; each size at least 32.
@@ -36,8 +39,11 @@ class UNet(BasicUNet):
         spatial_dims: int = 2,
         base_filters: int = 32,
         normalization: Literal["batch", "instance"] = "batch",
+        upsampling: Literal["transposed", "interpolated"] = "transposed",
         dropout: float = 0.0,
     ) -> None:
+        if upsampling not in _UPSAMPLING:
+            raise ValueError(f"upsampling must be one of {', '.join(_UPSAMPLING)}, not {upsampling!r}")
         levels = [base_filters * factor for factor in (1, 2, 4, 8, 16)]
         super().__init__(
             spatial_dims=spatial_dims,
@@ -48,6 +54,7 @@ class UNet(BasicUNet):
             norm=(normalization, {"affine": True}),
             bias=False,
             dropout=dropout,
+            upsample=_UPSAMPLING[upsampling],
         )
         self.decoded_channels = base_filters
 

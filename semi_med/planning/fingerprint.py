@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,7 @@ from semi_med.data.pairs import Pair, Pairs
 from semi_med.data.validation import Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.ignored import IGNORED
-from semi_med.inference.io import PICTURE_SUFFIXES, read_image
-from semi_med.inference.nifti_check import nifti_shape
+from semi_med.inference.io import PICTURE_SUFFIXES, read_image, stored_shape
 from semi_med.planning.look import CaseLook, look_at
 from semi_med.planning.structures import Structure, find_structures, unknown_share
 
@@ -26,6 +25,9 @@ _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _MANY_FOLDERS = 5
 _SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
+_SITE = re.compile(r"(site|cent(re|er)|hospital|institut(e|ion)|clinic|scanner|vendor|cohort)[ _-]?\w*", re.IGNORECASE)
+_COUNTED = re.compile(r"[ _.-]?[a-z]*[ _.-]?\d+$", re.IGNORECASE)  # the number of a slice at the end of a name
+_MANY_PEOPLE = {True: 3, False: 6}  # that the names of one folder seem to show; pictures, volumes
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY", "IGNORED")
 
 
@@ -73,6 +75,7 @@ class Fingerprint:
         subjects, labeled_subjects: numbers of people.
         subject_rule: how it is known who is shown, in words.
         pictures: whether the files are pictures, without a place in space.
+        flat: whether they are NIfTI, NRRD or MetaImage files of two axes.
         oriented: whether files say where right and left are.
         channels: names of the channels.
         files: files of a case's image: one for all channels, or one for each.
@@ -111,6 +114,7 @@ class Fingerprint:
     classes: tuple[Structure, ...]
     ignored: int | None = None
     unknown: float = 0.0
+    flat: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
     shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -169,15 +173,22 @@ def take_fingerprint(
             code="NO_LABELS",
         )
     channels = len(pairs.channels) if len(pairs.channels) > 1 else channels_of(pairs.cases)
+    flat = are_flat(pairs.cases)
     items = [_item(case) for case in pairs.cases]
     look = partial(look_at, ignored=ignored)
     options = Options(
-        channels=channels, look=look, most_looks=len(items), subject_pattern=subject_pattern, ignored=ignored
+        channels=channels,
+        look=look,
+        most_looks=len(items),
+        subject_pattern=subject_pattern,
+        ignored=ignored,
+        flat=flat,
     )
     findings = examine_cases(items, progress=progress, options=options)
     if problems := [*findings.problems, *_in_colour(findings, channels)]:
         raise ProblemsError(problems, title="the data cannot be used as they are")
     subjects, rule = subjects_of(pairs, pattern=subject_pattern)
+    crowded = crowded_folders(pairs, subjects) if subject_pattern is None else ()
     looks = [verdict.kept for verdict in findings.verdicts if verdict.kept is not None]
     pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
     unknown = 0.0 if ignored is None else unknown_share(findings.verdicts, ignored)
@@ -206,14 +217,15 @@ def take_fingerprint(
         classes=classes,
         ignored=ignored,
         unknown=unknown,
-        notes=(*pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
+        flat=flat,
+        notes=(*crowded, *pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
         shown=dict(_shown(findings, ignored)),
     )
     return made, subjects
 
 
 def channels_of(cases: Sequence[Pair]) -> int:
-    """Channels of an image in one file: 3 if any of a few pictures is in colour, the fourth axis of a NIfTI file."""
+    """Channels of an image in one file: 3 if any of a few pictures is in colour, the fourth axis of a volume."""
     step = -(-len(cases) // _COLOURS_TRIED)
     for case in cases[::step]:
         path = case.images[0]
@@ -221,14 +233,24 @@ def channels_of(cases: Sequence[Pair]) -> int:
             array = read_image(path, channels=3).array
             if array.ndim == 4 and np.ptp(array, axis=3).any():
                 return 3
-        elif path.name.lower().endswith((".nii", ".nii.gz")):
-            try:
-                shape = nifti_shape(path)
-            except InputError:  # the reader that follows says it again, with all other faults
-                return 1
-            if len(shape) == 4 and 1 < shape[3] <= _MOST_CHANNELS:
-                return shape[3]
+            continue
+        further = [size for size in _shape_of(path)[3:] if size != 1]
+        if len(further) == 1 and further[0] <= _MOST_CHANNELS:
+            return further[0]
     return 1
+
+
+def are_flat(cases: Sequence[Pair]) -> bool:
+    """Whether all files are volumes' formats with two axes: pictures with a place in space."""
+    return all(len(_shape_of(path)) == 2 for case in cases for path in case.images)
+
+
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """As stored; nothing for other formats, and where the reader that follows says what is wrong."""
+    try:
+        return stored_shape(path) or ()
+    except InputError:
+        return ()
 
 
 def _may_be_unknown(classes: Sequence[Structure], ignored: int | None) -> Iterator[str]:
@@ -261,7 +283,8 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
     """Whom each case shows, and how that is known, in words.
 
     By the pattern if there is one; by `sub-...` in the names; by the first folder of their own where folders hold
-    several cases each and are numbered, or are many; else each case is a person of its own.
+    several cases each and are numbered, or are many; else each case is a person of its own. Folders of sections
+    (`train`) and of places (`site1`) show no person.
 
     Raises:
         InputError: code SETTING, the pattern is found in no path.
@@ -288,17 +311,50 @@ def subjects_of(pairs: Pairs, *, pattern: re.Pattern[str] | None) -> tuple[dict[
         # people have numbers; a few folders without are kinds, such as benign and malignant
         if len(labeled) >= _MANY_FOLDERS or all(re.search(r"\d", folder) for folder in folders.values()):
             return names | folders, "the folder that a case lies in"
-        named = ", ".join(sorted(set(folders.values()))[:_MANY_FOLDERS])
-        return names, (
-            f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
-            "--subject-pattern '([^/]+)/[^/]+$'"
-        )
+        return names, _not_the_folders(folders.values())
+    if sites := {case.folder.split("/")[0] for case in pairs.cases if _SITE.fullmatch(case.folder.split("/")[0])}:
+        return names, _not_the_folders(sites)
     return names, "each case counts as a subject of its own (--subject-pattern says otherwise)"
 
 
+def _not_the_folders(folders: Iterable[str]) -> str:
+    named = ", ".join(sorted(set(folders))[:_MANY_FOLDERS])
+    return (
+        f"each case counts as a subject of its own, not the folders {named}: if these are people, say "
+        "--subject-pattern '([^/]+)/[^/]+$'"
+    )
+
+
+def crowded_folders(pairs: Pairs, subjects: Mapping[str, str]) -> Iterator[str]:
+    """A note where the cases of one subject, which a folder told, have names as if they showed many people.
+
+    A volume counts as a person; slices do if their names differ in more than a number at the end.
+    """
+    people: dict[str, set[str]] = defaultdict(set)
+    for case in pairs.cases:
+        if subjects[case.case] in case.folder.split("/"):
+            picture = str(case.images[0]).lower().endswith(PICTURE_SUFFIXES)
+            people[subjects[case.case]].add(_COUNTED.sub("", case.case) if picture else case.case)
+    pictures = all(str(case.images[0]).lower().endswith(PICTURE_SUFFIXES) for case in pairs.cases)
+    crowded = [subject for subject, names in people.items() if len(names) >= _MANY_PEOPLE[pictures]]
+    if crowded:
+        most = max(crowded, key=lambda subject: len(people[subject]))
+        some = ", ".join(sorted(people[most])[:3])
+        yield (
+            f"SUBJECTS: LOOK AT THIS. {len(crowded)} of {len(set(subjects.values()))} folders that count as one "
+            f"subject each seem to show many: {most} has {some}, ... ({len(people[most])}). If these are different "
+            "people, say --subject-pattern REGEX, whose brackets hold what tells a person in the path of a scan; "
+            "'([^/]+)$' takes each file for one"
+        )
+
+
 def _own_folders(pairs: Pairs) -> dict[str, str]:
-    """By case, the first of its folders that others do not share and that is no section; none if there is only one."""
-    places = {case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p)] for case in pairs.cases}
+    """By case, the first of its folders that others do not share and that is no section or place; none if there is
+    only one."""
+    places = {
+        case.case: [p for p in case.folder.split("/") if p and not _SECTION.fullmatch(p) and not _SITE.fullmatch(p)]
+        for case in pairs.cases
+    }
     while all(places.values()) and len({parts[0] for parts in places.values()}) == 1:
         places = {case: parts[1:] for case, parts in places.items()}
     return {case: parts[0] for case, parts in places.items() if parts}

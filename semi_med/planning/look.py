@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,18 @@ from semi_med.inference.io import Scan
 _SAMPLE = 2000  # intensities kept of a case, and as many of its foreground
 _TRIED = 40_000  # voxels looked at for the foreground of a large scan before all are
 _LARGEST_BOX = 40_000_000  # voxels of a structure's box in which components are still counted
+_LARGEST_MEASURED = 4_000_000  # of a box in which distances are computed voxel by voxel; larger ones more coarsely
+
+
+class Form(NamedTuple):
+    """Of one structure in one case: connected parts, the share that the largest has, and how thick it is in mm.
+
+    Four times the mean depth of its voxels under the surface: of a slab its thickness, of a ball its radius.
+    """
+
+    parts: int
+    largest: float
+    thickness: float
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class CaseLook:
         foreground: the same inside the structures; empty without a label.
         zeros: share of voxels that are exactly 0.
         whole: whether all intensities of the sample are whole numbers.
-        components: by label value, number of connected parts and share of the largest; None where not counted.
+        forms: by label value; not of boxes that are too large.
     """
 
     shape: tuple[int, int, int]
@@ -35,7 +49,7 @@ class CaseLook:
     foreground: np.ndarray
     zeros: float
     whole: bool
-    components: dict[int, tuple[int, float]]
+    forms: dict[int, Form]
 
 
 def look_at(scan: Scan | None, label: Scan | None, *, ignored: int | None = None) -> CaseLook | None:
@@ -46,11 +60,10 @@ def look_at(scan: Scan | None, label: Scan | None, *, ignored: int | None = None
     random = np.random.default_rng(zlib.crc32(repr(scan.array.shape).encode()))
     voxels = _sample(scan.array.reshape(-1), random)
     inside = np.empty(0, np.float32)
-    components: dict[int, tuple[int, float]] = {}
+    forms: dict[int, Form] = {}
     if label is not None and label.array.shape[:3] == scan.array.shape[:3]:
         inside = _inside(scan.array, label.array, random, ignored=ignored)
-        components = _components(label.array)
-        components.pop(-1 if ignored is None else ignored, None)
+        forms = _forms(label, ignored=ignored)
     return CaseLook(
         shape=(int(array.shape[0]), int(array.shape[1]), int(array.shape[2])),
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
@@ -58,7 +71,7 @@ def look_at(scan: Scan | None, label: Scan | None, *, ignored: int | None = None
         foreground=inside,
         zeros=float(np.mean(voxels == 0)),
         whole=bool(np.array_equal(voxels, np.rint(voxels))),
-        components=components,
+        forms=forms,
     )
 
 
@@ -82,19 +95,32 @@ def _inside(image: np.ndarray, label: np.ndarray, random: np.random.Generator, *
     return flat[random.choice(places, _SAMPLE), 0].astype(np.float32)
 
 
-def _components(label: np.ndarray) -> dict[int, tuple[int, float]]:
+def _forms(label: Scan, *, ignored: int | None) -> dict[int, Form]:
     from scipy import ndimage
 
-    found: dict[int, tuple[int, float]] = {}
-    if label.dtype.itemsize > 2:
+    found: dict[int, Form] = {}
+    if label.array.dtype.itemsize > 2:
         return found
-    for value, box in enumerate(ndimage.find_objects(label.astype(np.int32, copy=False)), start=1):
-        if box is None:
+    for value, box in enumerate(ndimage.find_objects(label.array.astype(np.int32, copy=False)), start=1):
+        if box is None or value == ignored:
             continue
-        part = label[box] == value
+        part = label.array[box] == value
         if part.size > _LARGEST_BOX:
             continue
         parts, count = ndimage.label(part, structure=np.ones((3,) * part.ndim))
         sizes = np.bincount(parts.reshape(-1))[1:]
-        found[value] = (int(count), float(sizes.max() / sizes.sum()))
+        found[value] = Form(int(count), float(sizes.max() / sizes.sum()), _thickness(part, label.spacing))
     return found
+
+
+def _thickness(part: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """Mm; an only slice is measured in its plane."""
+    from scipy import ndimage
+
+    step = math.ceil((part.size / _LARGEST_MEASURED) ** (1 / 3))
+    part = np.pad(part[::step, ::step, ::step], [(1, 1) if size > 1 else (0, 0) for size in part.shape])
+    if not part.any():
+        return 0.0
+    sizes = [step * each for each in spacing]
+    depth = ndimage.distance_transform_edt(part, sampling=sizes)[part].mean() - min(sizes) / 2  # to a face of a voxel
+    return float(4 * depth)

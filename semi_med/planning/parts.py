@@ -29,6 +29,7 @@ def task_parts(
     value = {key: choice.value for key, choice in choices.items()}
     train = _train(value, found, dataset_dir=dataset_dir)
     inference: dict[str, Any] = {"preprocessing": {"transforms": _transforms(value, found, labels=False)}}
+    inference["largest_component"] = value["parts"]
     if value["masks"] == "probabilities":
         inference["postprocessing"] = {"transforms": _masks_from_probabilities()}
     return {
@@ -123,17 +124,21 @@ def _transforms(value: Mapping[str, Any], found: Fingerprint, *, labels: bool) -
     keys: Any = ["image", *_LABELS] if labels else "image"
     some = {"allow_missing_keys": True} if labels else {}
     return [
-        *_loading(len(found.channels), found.files, keys, some),
+        *_loading(found, keys, some),
         {"_target_": "Orientationd", "keys": keys, "axcodes": value["axes"], "labels": None, **some},
         *_resampling(value["spacing"], keys, some),
         _normalising(value["normalisation"]),
     ]
 
 
-def _loading(channels: int, files: int, keys: Any, some: Mapping[str, Any]) -> list[dict[str, Any]]:
-    reader: Any = _READER if channels == files else {"_target_": _READER, "channels": channels}
-    image = {"_target_": "LoadImaged", "keys": "image", "reader": reader, "ensure_channel_first": True}
-    label = {"_target_": "LoadImaged", "keys": _LABELS, "reader": _LABEL_READER, "ensure_channel_first": True, **some}
+def _loading(found: Fingerprint, keys: Any, some: Mapping[str, Any]) -> list[dict[str, Any]]:
+    flat: dict[str, Any] = {"flat": True} if found.flat else {}
+    channels = {} if len(found.channels) == found.files else {"channels": len(found.channels)}
+    of_image, of_label = ({"_target_": _READER, **channels, **flat}, {"_target_": _LABEL_READER, **flat})
+    readers: list[Any] = [one if len(one) > 1 else one["_target_"] for one in (of_image, of_label)]
+    usual = {"_target_": "LoadImaged", "ensure_channel_first": True}
+    image = {**usual, "keys": "image", "reader": readers[0]}
+    label = {**usual, "keys": _LABELS, "reader": readers[1], **some}
     return [image] if keys == "image" else [image, label]
 
 

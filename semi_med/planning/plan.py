@@ -174,6 +174,12 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     if target == []:
         target = None
         made["spacing"] = replace(made["spacing"], value=None)
+    if machine.kind == "cpu" and dims == 3 and wishes.spacing is None:
+        steps = target or rules.along(found.median_spacing, axes)
+        size = rules.resampled_size(found, axes, target)
+        budget = math.prod(wishes.crop) if wishes.crop else limits.voxels
+        if (lower := rules.coarser(found, size, steps, budget=budget)) is not None:
+            target = decide("spacing", lower, "--spacing")
     decide("normalisation", rules.normalisation(found), "--modality")
     size = rules.resampled_size(found, axes, target)
     crop, levels = rules.crop(size, dims, limits.voxels)
@@ -204,6 +210,8 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     kept = rules.cache(cases, size, len(found.channels), memory_gb=_computer_gb(machine))
     decide("cache", kept, "--set cache_dir=FOLDER")
     decide("masks", rules.masks(found, dims, target, memory_gb=_computer_gb(machine)))
+    wide = [step for step in steps[:dims] if step > 0]
+    decide("parts", rules.largest_part(found, wide), "--set largest_component=...")
     return made
 
 
@@ -267,8 +275,8 @@ def _scheduled(
     dims = choices["dimensions"].value
     count, why = rules.iterations(cases, dims, device=machine.kind, seconds=seconds)
     if wishes.iterations:
-        few = f"; below {rules.FEWEST_UPDATES:,} masks may stay empty"
-        count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.FEWEST_UPDATES else ''}"
+        few = f"; below {rules.MAY_BE_EMPTY} masks may stay empty"
+        count, why = wishes.iterations, f"as --iterations says{few if wishes.iterations < rules.MAY_BE_EMPTY else ''}"
     rate, slow = rules.learning_rate(count)
     return {
         **choices,

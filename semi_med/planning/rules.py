@@ -19,12 +19,17 @@ FEW_SLICES = 4 * SMALLEST_MAP  # three levels of a network that halves all axes
 ANISOTROPIC = 3.0  # of nnU-Net: spacing this much coarser, and this much fewer voxels
 TILTED = 1.5  # ratio of spacings from which a rotation out of the plane moves structures between slices
 VARIED = 0.1  # of the median, between the 10th and the 90th percentile
+COVERED = 0.5  # share of the median volume that a crop should see on a CPU
+RESOLVED = 4.0  # voxels across a structure: so many must be left by coarser ones, and do not break into parts
+WORTH_IT = 1.15  # times the voxels' size from which it is worth to blur scans and masks
+ENOUGH_LABELS = 5  # that tell whether a structure is in one part
 MUCH_ZERO = 0.25  # nnU-Net normalises inside what is not 0 where cutting away zeros saves a quarter
 CROP_VOXELS = {("cuda", 3): 128 * 128 * 80, ("cuda", 2): 512 * 512, ("cpu", 3): 64**3, ("cpu", 2): 256**2}
 FILTERS = {("cuda", 3): 16, ("cuda", 2): 32, ("cpu", 3): 8, ("cpu", 2): 8}
-BATCH = {("cuda", 3): 2, ("cuda", 2): 12, ("cpu", 3): 2, ("cpu", 2): 4}
+BATCH = {("cuda", 3): 2, ("cuda", 2): 12, ("cpu", 3): 2, ("cpu", 2): 2}
 CPU_HOURS = 1.0
-FEWEST_UPDATES = 1000  # after 120 on six labelled hippocampi, networks still said background everywhere
+FEWEST_UPDATES = 1000  # that a training is planned with
+MAY_BE_EMPTY = 300  # updates below which a class may stay empty: on nine labelled hippocampi the second came after 140
 _GIB = 2.0**30
 _AXES = {0: "ASR", 1: "RSA", 2: "RAS"}  # by the axis that is to be the last
 _ORDER = {"ASR": (1, 2, 0), "RSA": (0, 2, 1), "RAS": (0, 1, 2)}
@@ -130,6 +135,55 @@ def target_spacing(found: Fingerprint, dims: int, axes: str) -> tuple[list[float
             target[thick] = max(spread[thick].low, max(target[o] for o in others))
             why += "; of the thick axis the 10th percentile"
     return [*(round(step, 4) for step in target), *([-1] if dims == 2 else [])], why
+
+
+def coarser(
+    found: Fingerprint, size: Sequence[int], steps: Sequence[float], *, budget: int
+) -> tuple[list[float], str] | None:
+    """Mm of voxels so large that a crop of `budget` voxels sees half of the median volume; None to leave them.
+
+    For a CPU, whose hour is too short to learn a scan piece by piece. nnU-Net's low resolution starts below a quarter;
+    it is the first half of a cascade there. Only the finer axes become coarser, and the thinnest structure keeps
+    `RESOLVED` voxels; where that is not known nothing is changed.
+
+    Args:
+        found: for the structures.
+        size: voxels of the median case along the network's three axes.
+        steps: mm of these voxels.
+        budget: voxels of a crop.
+    """
+    known = [one.thickness for one in found.classes if one.thickness]
+    limit = min(known) / RESOLVED if len(known) == len(found.classes) else 0.0
+    finest = step = min(steps)
+
+    def share(step: float) -> float:
+        return budget / math.prod(n * old / max(old, step) for n, old in zip(size, steps, strict=True))
+
+    while share(step) < COVERED and 1.02 * step <= limit:
+        step *= 1.02
+    if step < WORTH_IT * finest:
+        return None
+    target = [round(max(old, step), 2) for old in steps]
+    return target, (
+        f"coarser than the scans' {' x '.join(f'{old:.3g}' for old in steps)}: on a CPU a crop sees {share(step):.0%} "
+        f"of a scan so, not {share(finest):.0%}; the thinnest structure, {min(known):.0f} mm, keeps "
+        f"{min(known) / step:.0f} voxels"
+    )
+
+
+def largest_part(found: Fingerprint, steps: Sequence[float]) -> tuple[bool, str]:
+    """Whether masks keep only the largest part of each structure.
+
+    nnU-Net tries it on its validation cases; of a handful of labels that is none. Here the labels decide: all of them
+    show each structure in one part, and it is thick enough that a network does not break it.
+    """
+    if found.labeled < ENOUGH_LABELS:
+        return False, f"all parts are kept: {found.labeled} labels are too few to tell whether a structure has several"
+    if any(one.whole < one.cases for one in found.classes):
+        return False, "all parts are kept: labels show structures in several parts"
+    if any(not one.thickness or one.thickness < RESOLVED * max(steps) for one in found.classes):
+        return False, "all parts are kept: thin structures break"
+    return True, f"only the largest part of each structure: in all {found.labeled} labels there is one"
 
 
 def resampled_size(found: Fingerprint, axes: str, target: Sequence[float] | None) -> list[int]:

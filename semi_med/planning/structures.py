@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from semi_med.data.validation import CaseVerdict
 from semi_med.errors import InputError
+from semi_med.planning.look import Form
 
 MOST_CLASSES = 64  # beyond it a label is taken for an image
 _LARGEST_VALUE = 65535  # that a written mask can hold
 _LARGEST_OF_PICTURES = 255
 _MANY = 10
+_WHOLE = 0.999  # share of the largest part beside which the others are specks
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Structure:
         share: of the voxels of those cases, the median.
         components: connected parts in a case, the median; None if not counted.
         largest: share of the structure that its largest part has, the median; None if not counted.
+        whole: cases in which the largest part is all of it, but for specks.
+        thickness: mm, see `semi_med.planning.look.Form`, the median; None if not measured.
     """
 
     value: int
@@ -36,6 +39,8 @@ class Structure:
     share: float
     components: float | None = None
     largest: float | None = None
+    whole: int = 0
+    thickness: float | None = None
 
 
 def find_structures(
@@ -54,12 +59,12 @@ def find_structures(
     Raises:
         InputError: code LABEL_VALUES or CLASSES.
     """
-    counts: list[tuple[Mapping[int, int], Mapping[int, tuple[int, float]]]] = []
+    counts: list[tuple[Mapping[int, int], Mapping[int, Form]]] = []
     for verdict in verdicts:
         facts = verdict.facts.get(verdict.label or "")
         if facts is not None and facts.values is not None:
             known = {value: number for value, number in facts.values.items() if value != ignored}
-            counts.append((known, verdict.kept.components if verdict.kept else {}))
+            counts.append((known, verdict.kept.forms if verdict.kept else {}))
     values = sorted({value for found, _ in counts for value, number in found.items() if number})
     if len(values) > MOST_CLASSES:
         raise InputError(
@@ -123,14 +128,16 @@ def unknown_share(verdicts: Sequence[CaseVerdict], ignored: int) -> float:
     return unknown / whole
 
 
-def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Any]]]) -> Structure:
+def _structure(value: int, name: str, counts: Sequence[tuple[Mapping[int, int], Mapping[int, Form]]]) -> Structure:
     shares = [found[value] / sum(found.values()) for found, _ in counts if found.get(value)]
-    parts = [components[value] for _, components in counts if value in components]
+    forms = [found[value] for _, found in counts if value in found]
     return Structure(
         value=value,
         name=name,
         cases=len(shares),
         share=float(np.median(shares)),
-        components=float(np.median([count for count, _ in parts])) if parts else None,
-        largest=float(np.median([largest for _, largest in parts])) if parts else None,
+        components=float(np.median([form.parts for form in forms])) if forms else None,
+        largest=float(np.median([form.largest for form in forms])) if forms else None,
+        whole=sum(form.largest >= _WHOLE for form in forms),
+        thickness=float(np.median([form.thickness for form in forms])) if forms else None,
     )

@@ -30,6 +30,7 @@ _TITLES = {
     "strength": "intensity changes",
     "cache": "prepared cases",
     "masks": "masks from",
+    "parts": "parts of masks",
     "iterations": "updates",
     "learning_rate": "learning rate",
 }
@@ -87,6 +88,8 @@ def shown(choice: Choice) -> str:
         return " x ".join(f"{step:g}" for step in value if step > 0) + slices
     if choice.name in ("dimensions", "levels"):
         return f"{value}D" if choice.name == "dimensions" else f"V-Net, {value} levels, instance norm"
+    if choice.name == "parts":
+        return "the largest" if value else "all"
     if choice.name == "cache":
         return "on disk" if value else "in memory"
     if isinstance(value, Mapping):

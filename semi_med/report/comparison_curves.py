@@ -71,13 +71,14 @@ def health_flags(found: Analysis, logs: Logs) -> list[str]:
     for (method, labeled), several in logs.items():
         for seed, log in several.items():
             where = f"{found.names[method]}, {found.labels(labeled)}, seed {seed}"
-            flags += [f"{where}: {sentence}" for sentence in _complaints(log)]
+            flags += [f"{where}: {sentence}" for sentence in complaints(log)]
     if found.view.thing == "picture":
         flags = [flag.replace("voxels", "pixels").replace("scans", "pictures") for flag in flags]
     return flags
 
 
-def _complaints(log: Log) -> list[str]:
+def complaints(log: Log) -> list[str]:
+    """Say in a sentence each what looks wrong with the pseudo-labels at the end of one training."""
     found = []
     for column, complain in _RULES.items():
         values = log.get(column)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semi_med.report.logs import HEALTH, loss_columns, smooth
+from semi_med.report.logs import HEALTH, SCHEDULES, loss_columns, smooth
 
 Log = Mapping[str, np.ndarray]
 
@@ -62,6 +62,20 @@ def loss_figure(logs: Mapping[str, Log]) -> Figure | None:
     return panels[0].figure  # type: ignore[return-value]
 
 
+def terms_figure(log: Log) -> Figure | None:
+    """Each term of the loss of one run in a panel of its own, since they differ in size."""
+    terms = [term for term in loss_columns(dict(log)) if _has(log, term)]
+    if not terms:
+        return None
+    panels = list(_panels(len(terms), height=2.2))
+    for axes, term in zip(panels, terms, strict=True):
+        axes.plot(log["iteration"], log[term], color=RUN_COLOURS[0], alpha=0.25, linewidth=0.7)
+        axes.plot(log["iteration"], smooth(log[term]), color=RUN_COLOURS[0], linewidth=1.6)
+        _dress(axes, term, "")
+        axes.set_ylim(*_range(log[term]))
+    return panels[0].figure  # type: ignore[return-value]
+
+
 def validation_figure(logs: Mapping[str, Log]) -> Figure | None:
     """Dice on the validation cases over iterations, one panel for the mean and, with several classes, for each."""
     columns = ["mean_dice", *_class_columns(logs)]
@@ -93,6 +107,22 @@ def health_figure(logs: Mapping[str, Log]) -> Figure | None:
             axes.set_ylim(0, 1.02)
     with_lines = next(axes for axes in panels if axes.lines)
     _legend(with_lines)
+    return panels[0].figure  # type: ignore[return-value]
+
+
+def schedule_figure(logs: Mapping[str, Log]) -> Figure | None:
+    """What is set anew at each iteration: the learning rate, the weight of the unlabelled scans."""
+    shown = [column for column in SCHEDULES if any(_has(log, column) for log in logs.values())]
+    if not shown:
+        return None
+    panels = list(_panels(len(shown), height=2.2))
+    for axes, column in zip(panels, shown, strict=True):
+        _plot_runs(axes, logs, column, raw=True)
+        _dress(axes, column.replace("_", " ").capitalize(), "")
+        axes.set_ylim(0, None)
+        axes.margins(y=0.1)
+    if len(logs) > 1:
+        _legend(panels[0])
     return panels[0].figure  # type: ignore[return-value]
 
 

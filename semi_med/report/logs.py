@@ -7,11 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-_NOT_A_LOSS = ("iteration", "seconds", "epoch", "learning_rate", "ramp", "weight", "threshold", "decay")
+SCHEDULES = ("learning_rate", "unsupervised_weight", "ramp", "weight", "threshold", "decay")
+_NOT_A_LOSS = ("iteration", "seconds", "epoch", *SCHEDULES)
 HEALTH = {
     "confident": "Confident share of voxels",
+    "certain": "Certain share of voxels",
+    "accepted": "Accepted share of images",
+    "confidence": "Mean confidence",
+    "score": "Mean score of the discriminator",
+    "discriminator_labeled": "Discriminator on labels",
+    "discriminator_unlabeled": "Discriminator on pseudo-labels",
+    "discriminator_right": "Share that the discriminator tells rightly",
+    "pasted": "Pasted share of voxels",
     "foreground": "Foreground share of voxels",
     "agreement": "Agreement of the two opinions",
+    "pseudo_label_dice": "Dice of the pseudo-labels",
 }
 
 

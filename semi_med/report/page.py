@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -19,6 +18,7 @@ from semi_med.metrics.table import OVERALL, case_means, paired_difference, summa
 from semi_med.report import figures
 from semi_med.report.logs import read_log
 from semi_med.report.overlay import PREDICTION_COLOURS, load_drawing, overlay_figure
+from semi_med.report.records import flattened
 from semi_med.report.verdict import Verdict, interval, judge, number, signed
 from semi_med.report.views import CaseView, RunView
 from semi_med.runtime import versions
@@ -258,23 +258,13 @@ def _overlays(runs: Sequence[RunView], cases: Sequence[CaseView], *, most: int) 
 
 
 def _settings(runs: Sequence[RunView]) -> list[dict[str, Any]]:
-    flat = [dict(_flattened(run.settings)) for run in runs]
+    flat = [dict(flattened(run.settings)) for run in runs]
     names = list(dict.fromkeys(name for settings in flat for name in settings))
     lines = []
     for name in names:
         values = [settings.get(name, "–") for settings in flat]
         lines.append({"name": name, "settings": values, "differs": len(set(values)) > 1})
     return lines
-
-
-def _flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found += _flattened(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)))
-    return found
 
 
 def _uri(figure: Figure | None) -> str | None:

@@ -351,3 +351,50 @@ def test_an_encoders_weights_are_asked_for_and_missing_ones_said(
     settings = {**OWN_SIZE, "network_def": definition, "encoder_weights": missing}
     run = runner("supervised", "refuge", photographs, tmp_path, **settings)
     assert "the file of encoder weights is missing" in str(error_of(lambda: run(output_dir=str(tmp_path / "run"))))
+
+
+# ---- SegMatch ------------------------------------------------------------------------------------------------------
+
+
+def test_segmatchs_numbers_are_those_its_page_names() -> None:
+    config = compose_config("train", method="segmatch", task="lgg")
+    assert config["network_def"]["_target_"] == "semi_med.networks.UNet"
+    assert (config["network_def"]["base_filters"], config["network_def"]["normalization"]) == (32, "batch")
+    assert (config["mu"], config["batch_size"], config["unsupervised_weight"]) == (2, 4, 1.0)
+    assert (config["gate"], config["augmentation"]) == ("discriminator", "randaugment")
+    optimizer = config["discriminator_optimizer"]
+    assert (optimizer["_target_"], optimizer["betas"]) == ("torch.optim.Adam", [0.9, 0.99])
+    assert config["discriminator_learning_rate"] == 0.0001
+    assert (config["randaugment"]["number"], config["randaugment"]["magnitude"]) == (2, 10)
+    policy = config["ctaugment"]
+    assert (policy["bins"], policy["decay"], policy["threshold"]) == (17, 0.99, 0.8)
+
+
+@pytest.mark.parametrize("task", [*PAPER, "sunnybrook", "lgg"])
+def test_segmatchs_weak_views_are_flips_and_shifts_whatever_the_task_has(task: str) -> None:
+    config = compose_config("train", method="segmatch", task=task)
+    for side in ("labeled_augment", "unlabeled_augment"):
+        kept = {key: value for key, value in config[side].items() if value not in (0, 0.0, [1.0, 1.0])}
+        assert kept.keys() <= {"_target_", "translate", "flip_axes", "turn_planes", "elastic_smoothing", "chance"}
+        assert kept["translate"] == 0.125
+    assert "intensity_on" not in config["train"]["unlabeled_view"]
+
+
+@pytest.mark.parametrize("gate", ["discriminator", "identity", "confidence", "confidence_map"])
+def test_segmatch_trains_with_each_gate_and_with_learnt_magnitudes(
+    gate: str, photographs: Path, tmp_path: Path
+) -> None:
+    settings = {"network_def": SMALL_NETWORK, "discriminator_def#base_filters": 4, "mu": 2, "gate": gate}
+    run = runner("segmatch", "isic", photographs, tmp_path, classes=3, augmentation="ctaugment", **settings)
+    run(output_dir=str(tmp_path / "run"), monitor_pseudo_labels=True, max_iterations=2)
+    last = curve(tmp_path / "run", "train")[-1]
+    assert {"probe_agreement", "discriminator_loss", "accepted_label_dice", "score"} <= last.keys()
+    assert float(last["accepted"]) == 1 or gate != "identity"
+    state = torch.load(tmp_path / "run" / "checkpoints" / "iteration_00000002.pt", weights_only=True)
+    assert any((rates < 1).any() for rates in state["views"]["labeled"].values())
+
+
+def test_an_augmentation_that_does_not_exist_is_refused(photographs: Path, tmp_path: Path, error_of: Any) -> None:
+    run = runner("segmatch", "refuge", photographs, tmp_path, network_def=SMALL_NETWORK, augmentation="autoaugment")
+    error = error_of(lambda: run(output_dir=str(tmp_path / "run")))
+    assert "--augmentation must be one of randaugment, ctaugment, got 'autoaugment'" in str(error)

@@ -90,3 +90,14 @@ def test_agreement_is_that_of_the_voxels_that_were_not_pasted():
 def test_settings_that_mean_nothing_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         FixMatch(network=tiny_network(2, 1), **settings)
+
+
+def test_dice_can_be_added_to_each_side_alone():
+    labeled, unlabeled = batches(2)
+    settings = {"network": tiny_network(2, 1), "threshold": 0.0, "mixing": "none"}
+    plain, first, second = (
+        numbers(FixMatch(**settings, **more), labeled, unlabeled)
+        for more in ({}, {"alpha": 0.5}, {"alpha_unsupervised": 0.5})
+    )
+    assert plain["supervised"] == second["supervised"] != first["supervised"]
+    assert plain["unsupervised"] == first["unsupervised"] != second["unsupervised"]

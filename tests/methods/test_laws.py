@@ -109,7 +109,7 @@ def dense_fixmatch_student(dimensions: int, **settings: Any) -> Method:
 
 
 def supmix(dimensions: int, **settings: Any) -> Method:
-    return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, **settings})
+    return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, "alpha_unsupervised": 0.5, **settings})
 
 
 def supmix_sufd(dimensions: int, **settings: Any) -> Method:

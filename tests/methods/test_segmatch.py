@@ -109,11 +109,11 @@ def test_the_losses_are_those_of_algorithm_1(dimensions, gate, mode):
         taught = torch.tensor([s > tau for s in scores[gate]]).view(-1, *[1] * (dimensions + 1)).expand_as(sure)
     method = method_of(dimensions, gate=gate, threshold=tau, weight=0.7, teacher_mode=mode)
 
-    logits = forward(method.network, torch.cat([labeled["image"], unlabeled["image"]]), "train")
+    logits = forward(method.network, labeled["image"], "train")
     count = len(labeled["image"])
     everywhere = torch.ones_like(labeled["label"], dtype=torch.bool)
-    supervised = slow_cross_entropy(softmax(logits[:count]), labeled["label"], everywhere, everywhere)
-    back, valid = brought_back(softmax(logits[count:]), unlabeled)
+    supervised = slow_cross_entropy(softmax(logits), labeled["label"], everywhere, everywhere)
+    back, valid = brought_back(softmax(forward(method.network, unlabeled["image"], "train")), unlabeled)
     unsupervised = slow_cross_entropy(back, label, valid, taught)
 
     terms = numbers(method, labeled, unlabeled)
@@ -242,3 +242,16 @@ def test_monitoring_tells_what_passes_from_what_does_not():
 def test_settings_that_mean_nothing_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         method_of(2, **settings)
+
+
+def test_strong_views_leave_no_trace_in_the_statistics_of_batch_norm():
+    labeled, unlabeled = moved(2)
+    ends = []
+    for factor in (1, 50):
+        method = method_of(2, gate="identity", teacher_mode="eval")
+        method.losses(labeled, {**unlabeled, "image": factor * unlabeled["image"]}, 0)
+        ends.append({name: value for name, value in method.network.state_dict().items() if "running" in name})
+    assert ends[0]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    before = {name: value for name, value in method_of(2).network.state_dict().items() if "running" in name}
+    assert not all(torch.equal(before[name], ends[0][name]) for name in before)

@@ -42,6 +42,15 @@ def test_folders_are_matched_by_case_and_measured(folders):
     assert result.classes == {1: "class 1"}
 
 
+def test_classes_are_called_as_the_record_of_the_predictions_has_them(folders):
+    record = folders[0] / "run.json"
+    record.write_text(json.dumps({"settings": {"classes": {"0": "background", "1": "atrium", "7": "other"}}}))
+    assert evaluate(*folders).classes == {1: "atrium"}
+    for odd in ("{}", "[", '{"settings": {"classes": {"one": "atrium"}}}'):
+        record.write_text(odd)
+        assert evaluate(*folders).classes == {1: "class 1"}
+
+
 def test_distances_use_the_spacing_of_the_file(folders):
     row = evaluate(*folders, classes={1: "organ"}).rows[1]
     assert row["class_name"] == "organ"

@@ -10,6 +10,7 @@ from semi_med.networks import DeepLabV3Plus, EfficientUNet, Stepped, UNet, VNet,
 NETWORKS = {
     "vnet": (VNet, {"base_filters": 2, "levels": 3}, {2: (8, 12), 3: (8, 4, 12)}),
     "deeplab": (DeepLabV3Plus, {"backbone": "resnet18", "decoder_channels": 4}, {2: (33, 40), 3: (32, 20, 17)}),
+    "unet_interpolated": (UNet, {"base_filters": 2, "upsampling": "interpolated"}, {2: (32, 48), 3: (32, 32, 32)}),
     "unet": (UNet, {"base_filters": 2}, {2: (32, 48), 3: (32, 40, 32)}),
     "efficient": (EfficientUNet, {"backbone": "efficientnet-b0"}, {2: (64, 96), 3: (32, 32, 32)}),
 }

@@ -10,7 +10,7 @@ from planning_samples import write_folder, write_scan
 
 from semi_med.data.pairs import Pair, Pairs, find_pairs
 from semi_med.errors import InputError, ProblemsError
-from semi_med.planning.fingerprint import subjects_of, take_fingerprint
+from semi_med.planning.fingerprint import crowded_folders, subjects_of, take_fingerprint
 
 
 def fingerprint_of(images, labels=None, **options):
@@ -25,9 +25,24 @@ def test_numbers_of_cases_sizes_spacings_and_classes(tmp_path):
     assert found.label_values == [0, 5, 7]
     first = found.classes[0]
     assert (first.name, first.cases, first.components, first.largest) == ("class 5", 2, 1, 1)
+    assert first.whole == 2
     assert first.share == pytest.approx((8 * 8 * 5 + 7 * 8 * 5) / 2 / (24 * 22 * 20))
     assert found.foreground.median == pytest.approx(180, abs=3)
     assert found.oriented and not found.pictures and not found.ct
+
+
+def test_the_thickness_of_a_slab_is_its_own_and_a_second_part_is_counted(tmp_path):
+    random = np.random.default_rng(0)
+    label = np.zeros((30, 20, 30), np.uint8)
+    label[:, :, 4:8] = 1
+    label[:, :, 20:24] = 2
+    label[3, 3, 28] = 2
+    write_scan(tmp_path / "images/a.nii.gz", random.normal(size=label.shape).astype(np.float32), spacing=(2, 2, 2))
+    write_scan(tmp_path / "labels/a.nii.gz", label, spacing=(2, 2, 2))
+    first, second = fingerprint_of(tmp_path / "images", tmp_path / "labels").classes
+    # depths of 0.5, 1.5, 1.5 and 0.5 voxels in the middle of the slab, less at its rim
+    assert first.thickness == pytest.approx(8, rel=0.1) and first.whole == 1
+    assert (second.whole, second.components) == (1, 2)  # a speck of one voxel
 
 
 def test_sizes_run_along_right_anterior_superior_however_a_file_is_stored(tmp_path):
@@ -150,6 +165,36 @@ def test_folders_of_sections_and_of_kinds_are_no_subjects():
     )
     ann, bob, eve, jim, kay = "ann", "bob", "eve", "jim", "kay"
     assert who(ann, ann, bob, eve, jim, kay, labeled=6)[0] == [ann, ann, bob, eve, jim, kay]
+
+
+def test_folders_of_places_are_no_subjects():
+    of, rule = who("site1", "site1", "site2")
+    assert of == ["a", "b", "c"] and "not the folders site1, site2: if these are people" in rule
+    assert who("centre_A/p1", "centre_A/p1", "centre_B/p2")[0] == ["p1", "p1", "p2"]
+    assert who("Hospital 3", "Hospital 4")[0] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "crowded"),
+    [
+        (["x1/ann.nii", "x1/bob.nii", "x1/eve.nii", "x1/jim.nii", "x1/kay.nii", "x1/leo.nii", "x2/max.nii"], True),
+        (["x1/a_v1.nii", "x1/a_v2.nii", "x1/a_v3.nii", "x2/b_v1.nii"], False),  # a few visits
+        ([f"x{n % 2}/p{n}_s{k:02}.png" for n in range(6) for k in range(4)], True),
+        ([f"x{n}/p{n}_s{k:02}.png" for n in range(2) for k in range(40)], False),  # slices of one person
+        ([f"x{n}/TCGA_{n}_1996_{k}.tif" for n in range(2) for k in range(40)], False),
+        ([f"x{n}/{n}{k:03}.png" for n in range(2) for k in range(40)], False),
+    ],
+)
+def test_a_folder_that_seems_to_show_many_people_is_told(names, crowded):
+    root = Path("/data")
+    cases = tuple(Pair(Path(name).stem, (root / name,), root, str(Path(name).parent)) for name in names)
+    pairs = Pairs(root, cases, ("",))
+    of, rule = subjects_of(pairs, pattern=None)
+    assert rule == "the folder that a case lies in"
+    notes = list(crowded_folders(pairs, of))
+    assert bool(notes) == crowded
+    if crowded:
+        assert "LOOK AT THIS" in notes[0] and "say --subject-pattern REGEX" in notes[0]
 
 
 def test_visits_of_one_patient_are_one_subject():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from planning_samples import write_folder
 
+from semi_med.compare.collect import command_of
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError
 from semi_med.planning.init import Request, plan_folder, write_bundle
@@ -170,6 +171,19 @@ def test_a_comparison_is_planned_from_the_bundle_and_goes_on_without_it(bundle, 
             assert config["crop_size"] == [16, 16, 16]
     again = prepare_plan(Comparison(folder=tmp_path / "c", methods=("cotrain",)))
     assert "cotrain" in again.methods
+    assert again.asked == str(bundle) and f"--task ./{bundle.name} --methods" in command_of(again)
+
+
+def test_the_command_of_a_comparison_names_the_folder_that_was_given(bundle, tmp_path, monkeypatch):
+    from semi_med.compare.planning import Request as Comparison
+    from semi_med.compare.planning import prepare_plan
+
+    monkeypatch.chdir(bundle.parent.parent)
+    place = f"{bundle.parent.name}/{bundle.name}"
+    plan = prepare_plan(
+        Comparison(folder=tmp_path / "c", task=f"./{place}", methods=("cps",), labeled=(2,), seeds=1, iterations=10)
+    )
+    assert f"--task ./{place} --methods" in command_of(plan)
 
 
 def test_a_comparison_refuses_a_bundle_that_was_planned_anew(bundle, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from planning_samples import CPU, GPU, fingerprint
 
 from semi_med.errors import InputError, ResourceError
+from semi_med.planning.fingerprint import Structure
 from semi_med.planning.plan import Wishes, make_plan
 from semi_med.planning.trial import Trial
 
@@ -52,14 +53,27 @@ def test_a_wish_is_followed_and_named_as_the_reason(wishes, name, value):
 
 
 def test_too_few_updates_are_made_but_not_without_a_word():
-    assert "may stay empty" in plan(wishes=Wishes(iterations=999)).choices["iterations"].reason
-    assert "empty" not in plan(wishes=Wishes(iterations=1000)).choices["iterations"].reason
+    assert "may stay empty" in plan(wishes=Wishes(iterations=299)).choices["iterations"].reason
+    assert "empty" not in plan(wishes=Wishes(iterations=300)).choices["iterations"].reason
 
 
 def test_resampling_can_be_switched_off():
     found = fingerprint(vary=0.5)
     assert plan(found).choices["spacing"].value is not None
     assert plan(found, Wishes(spacing=())).choices["spacing"].value is None
+
+
+def test_a_cpu_sees_large_volumes_more_coarsely_unless_a_person_says_otherwise():
+    found = fingerprint(
+        (193, 143, 88), (0.625, 0.625, 0.625), classes=(Structure(1, "atrium", 8, 0.07, thickness=14.0),)
+    )
+    small, large = plan(found).choices, plan(found, machine=GPU).choices
+    assert small["spacing"].value == [pytest.approx(1.05, abs=0.01)] * 3 and small["masks"].value == "probabilities"
+    assert large["spacing"].value is None
+    for wishes in (Wishes(spacing=()), Wishes(dimensions=2), Wishes(crop=(144, 112, 64))):
+        assert plan(found, wishes).choices["spacing"].value is None
+    small_crop = plan(found, Wishes(crop=(48, 48, 48))).choices["spacing"].value
+    assert small_crop[0] == pytest.approx(0.625 * 2.22, abs=0.03)  # (193 * 143 * 88 / 2 / 48**3) ** (1 / 3)
 
 
 def test_a_crop_of_two_numbers_means_2d():

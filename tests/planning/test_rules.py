@@ -225,6 +225,42 @@ def test_a_cpu_gets_what_an_hour_holds_and_the_reason_says_what_a_gpu_would():
     assert rules.iterations(10, 3, device="cpu", seconds=None)[0] == 6000
 
 
+def test_where_a_crop_sees_little_of_a_volume_a_cpu_gets_coarser_voxels():
+    atrium = fingerprint(classes=(Structure(1, "atrium", 8, 0.07, thickness=15.0),))
+    target, reason = rules.coarser(atrium, (193, 143, 88), (0.625, 0.625, 0.625), budget=64**3)
+    # half of the volume in 262,144 voxels: (193 * 143 * 88 / 2 / 262144) ** (1 / 3) = 1.67 times the voxels
+    assert target == [pytest.approx(0.625 * 1.67, abs=0.02)] * 3
+    assert "a crop sees 5" in reason and "not 11%" in reason and "15 mm, keeps 14 voxels" in reason
+    assert rules.coarser(atrium, (60, 60, 60), (1, 1, 1), budget=64**3) is None
+    assert rules.coarser(atrium, (90, 80, 80), (1, 1, 1), budget=64**3) is None  # 1.03 times are not worth it
+
+
+def test_coarser_voxels_leave_the_thinnest_structure_and_the_thick_axis():
+    two = (Structure(1, "organ", 8, 0.05, thickness=30.0), Structure(2, "vessel", 8, 0.01, thickness=4.0))
+    target, _ = rules.coarser(fingerprint(classes=two), (400, 400, 120), (0.7, 0.7, 2.5), budget=64**3)
+    assert target == [pytest.approx(1.0, abs=0.02)] * 2 + [2.5]
+    thin = (Structure(1, "vessel", 8, 0.01, thickness=3.0),)
+    assert rules.coarser(fingerprint(classes=thin), (400, 400, 400), (1, 1, 1), budget=64**3) is None
+    unknown = (Structure(1, "organ", 8, 0.05),)
+    assert rules.coarser(fingerprint(classes=unknown), (400, 400, 400), (1, 1, 1), budget=64**3) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "labeled", "kept", "said"),
+    [
+        ({}, 8, True, "in all 8 labels"),
+        ({}, 4, False, "4 labels are too few"),
+        ({"whole": 7}, 8, False, "in several parts"),
+        ({"thickness": 3.0}, 8, False, "thin structures break"),
+        ({"thickness": None}, 8, False, "thin structures break"),
+    ],
+)
+def test_masks_keep_the_largest_part_where_all_labels_have_one_and_it_is_thick(changed, labeled, kept, said):
+    one = Structure(1, "atrium", labeled, 0.07, **{"whole": labeled, "thickness": 15.0, **changed})
+    value, reason = rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0, 1.0))
+    assert value == kept and said in reason
+
+
 def test_few_updates_learn_faster():
     assert rules.learning_rate(2999)[0] == 0.002
     assert rules.learning_rate(3000)[0] == 0.001

@@ -32,6 +32,8 @@ def test_no_log_is_an_empty_one(tmp_path, text):
 
 def test_terms_of_the_loss_are_told_from_bookkeeping_and_health():
     names = ["iteration", "seconds", "learning_rate", "supervised", "loss", "dynamic_1", "confident_2", "agreement"]
+    names += ["unsupervised_weight", "accepted", "confidence", "certain", "score", "discriminator_labeled"]
+    names += ["pseudo_label_dice"]
     assert loss_columns(dict.fromkeys(names, np.zeros(1))) == ["loss", "supervised", "dynamic_1"]
 
 
