@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 from semi_med.losses import cross_entropy, dice_ce
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import IGNORED, affine, ema_copy, ema_update, gaussian_ramp, known, overlap, pseudo_label, warp
+from semi_med.ops import (
+    IGNORED,
+    affine,
+    early_decay,
+    ema_copy,
+    ema_update,
+    gaussian_ramp,
+    known,
+    overlap,
+    pseudo_label,
+    warp,
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -24,13 +35,14 @@ class DenseFixMatch(Method):
         match(y) = A(alpha^-1(y))                   nearest neighbour; equation 1; the same of what is sure
         L_u = 1 / |V| * sum over the sure voxels in V of CE(student(A(u)), match(y)),   V: voxels that have a source
         loss = L_s + lambda L_u
-        teacher <- decay * teacher + (1 - decay) * student, batch-norm statistics too; a copy after the first update
+        teacher <- d teacher + (1 - d) student, d = min(1 - 1 / (t + 1), decay), batch-norm statistics too
 
     The teacher is what is deployed, whoever makes the labels.
 
     Differs from the paper: Dice is added to the cross-entropy of the labelled crops (`alpha=1` for the paper's);
-    unlabelled weak views go through the teacher only, so that they are not in the student's batch statistics. The
-    authors' code divides by all of V, as here; the paper's text can also be read as the mean over the sure voxels.
+    unlabelled weak views go through the teacher only, so that they are not in the student's batch statistics; a young
+    teacher forgets fast, which short trainings need. The authors' code divides by all of V, as here; the paper's text
+    can also be read as the mean over the sure voxels.
     """
 
     teacher: nn.Module = field(init=False)  # the first, so it is deployed
@@ -77,7 +89,7 @@ class DenseFixMatch(Method):
 
     def after_update(self, iteration: int) -> None:
         """Move the teacher towards its student."""
-        ema_update(self.teacher, self.network, self.decay if iteration > 0 else 0.0, buffers=self.buffers)
+        ema_update(self.teacher, self.network, early_decay(iteration, self.decay), buffers=self.buffers)
 
     def _pseudo_label(self, weak: Tensor) -> tuple[Tensor, Tensor]:
         """Most probable class of each voxel of the weak view, and whether it is probable enough."""

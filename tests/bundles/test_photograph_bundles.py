@@ -191,6 +191,24 @@ def test_what_validation_and_evaluation_look_at_is_the_teacher(trained: tuple[Bu
     assert any(not torch.equal(value, state["network"][key]) for key, value in state["model"].items())
 
 
+@pytest.mark.parametrize(("setting", "value"), [("crop_relation", "any"), ("sampling", "implicit")])
+def test_another_relation_of_crops_or_another_sampling_is_another_run(
+    setting: str, value: str, trained: tuple[BundleRunner, Path], error_of: Any
+) -> None:
+    run, folder = trained
+    error = error_of(lambda: run(output_dir=str(folder), resume=True, **{setting: value}))
+    assert error.code == "RESUME_MISMATCH" and value in str(error)
+
+
+def test_cases_can_be_drawn_whether_they_have_a_label_or_not(
+    trained: tuple[BundleRunner, Path], tmp_path: Path
+) -> None:
+    run, _ = trained
+    run(output_dir=str(tmp_path), sampling="implicit", reuse_labeled=True, crop_relation="any")
+    rows = curve(tmp_path, "train")
+    assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "unsupervised", "matched"))
+
+
 @pytest.mark.parametrize("method", ["densefixmatch", "supervised", "mean_teacher"])
 def test_neither_label_nor_pseudo_label_says_anything_of_the_padding(
     method: str, photographs: Path, tmp_path: Path
