@@ -108,6 +108,7 @@ def test_the_numbers_of_dense_fixmatch_are_the_published_ones(task: str) -> None
     assert (method["threshold"], config["unsupervised_weight"], config["teacher_decay"]) == (0.5, 1.0, 0.99)
     assert (method["alpha"], method["alpha_unsupervised"]) == (1.0, 1.0)
     assert (config["crop_relation"], config["sampling"], config["reuse_labeled"]) == ("overlap", "explicit", False)
+    assert config["ramp_share"] == 0.0
     strong = config["strong_augment"]
     assert (strong["number"], strong["magnitude"], strong["colors"], strong["cutout"]) == (2, 10, True, [0.1, 0.3])
     assert {"color", "invert", "shear", "rotate"} < set(strong["only"]) and "translate" not in strong["only"]
@@ -153,7 +154,7 @@ def test_class_0_counts_for_every_method_and_nothing_is_said_of_what_lies_outsid
 def test_elsewhere_class_0_is_the_background(task: str) -> None:
     config = compose_config("train", method="densefixmatch", task=task)
     assert config["validate"]["key_metric"]["mean_dice"]["include_background"] is False
-    assert config["method"]["alpha"] == 0.5
+    assert (config["method"]["alpha"], config["ramp_share"]) == (0.5, 0.4)
     assert "label_fill" not in config["train"]["labeled_batches"]
 
 
