@@ -1,6 +1,6 @@
 """Which gate of SegMatch ranks pseudo-masks by their true quality?
 
-    python benchmarks/gates.py <run> [<run> ...] [-o <folder>]
+    python benchmarks/gates.py <run> [<run> ...] [-o <folder>] [--again graded bce ...] [--iterations 500]
 
 Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
 (any gate: the discriminator is trained under all of them). Of every unlabelled image the network of the last
@@ -10,6 +10,9 @@ Dice with the hidden label is what the score should tell. Printed, and written t
 the mean Dice of the better half; for all images, and for those with foreground in mask or label (empty and rightly so
 counts as 1). A gate that says the same of every image ranks nothing: its figures are left out. These are figures of
 the training side: nothing is chosen by them.
+
+With --again, a new discriminator is trained for the network as it is, with each of the losses named, on the same
+labelled and unlabelled images: so the losses are compared on the same masks.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from monai.bundle import ConfigParser
 from scipy import stats
 
 from semi_med.engines.checkpoints import found_checkpoints
-from semi_med.ops import overlap, pseudo_label
+from semi_med.ops import IGNORED, overlap, pseudo_label
 
 GATES = ("discriminator", "confidence", "confidence_map", "identity")
 GOOD = 0.8
@@ -43,15 +46,47 @@ def settings_of(run: Path) -> ConfigParser:
     return parser
 
 
-@torch.no_grad()
-def judged(run: Path) -> list[dict[str, Any]]:
-    """A row for each unlabelled image: its Dice and what each gate says."""
-    parser = settings_of(run)
+def method_of(run: Path, parser: ConfigParser) -> Any:
+    """The method as the last checkpoint has it."""
     method = parser.get_parsed_content("method")
     state = torch.load(found_checkpoints(run)[-1], map_location="cpu", weights_only=True)
     for name, network in {**method.networks(), **method.discriminators()}.items():
         network.load_state_dict(state["networks"][name])
         network.eval()
+    return method
+
+
+def train_again(method: Any, parser: ConfigParser, loss: str, *, iterations: int, rate: float) -> None:
+    """A new discriminator for the network as it is, on the batches and weak views of the run."""
+    torch.manual_seed(0)
+    method.discriminator_loss = loss
+    method.discriminator = parser.get_parsed_content("discriminator_def", lazy=False)
+    pairs = parser.get_parsed_content("train#dataloader")
+    views = [parser.get_parsed_content(f"train#{side}_view") for side in ("labeled", "unlabeled")]
+    optimizer = torch.optim.Adam(method.discriminator.parameters(), lr=rate, betas=(0.9, 0.99))
+    for iteration in range(iterations):
+        labeled, unlabeled = (
+            view(batch, torch.Generator().manual_seed(2 * iteration + side))
+            for side, (view, batch) in enumerate(zip(views, pairs.pair(iteration), strict=True))
+        )
+        with torch.no_grad():
+            label = pseudo_label(method.network(unlabeled["weak"]))[0].masked_fill(~unlabeled["seen"], IGNORED)
+            tried = pseudo_label(method.network(labeled["probe"]))[0]
+        shown = {
+            **{"real_image": labeled["image"], "real_label": labeled["label"]},
+            **{"made_image": unlabeled["weak"], "made_label": label},
+            **{"tried_image": labeled["probe"], "tried_label": tried, "tried_truth": labeled["probe_label"]},
+        }
+        terms = method.discriminator_losses(shown, iteration)
+        optimizer.zero_grad()
+        terms["discriminator_loss"].backward()
+        optimizer.step()
+    method.discriminator.eval()
+
+
+@torch.no_grad()
+def judged(method: Any, parser: ConfigParser) -> list[dict[str, Any]]:
+    """A row for each unlabelled image: its Dice and what each gate says."""
     cases, rows = parser.get_parsed_content("train#unlabeled_dataset"), []
     for index in range(len(cases)):
         arrays = cases.arrays(index)
@@ -96,20 +131,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path())
+    parser.add_argument("--again", nargs="*", default=[], help="losses to train a new discriminator with")
+    parser.add_argument("--iterations", type=int, default=500, help="of a new discriminator")
+    parser.add_argument("--rate", type=float, default=5e-4, help="its learning rate")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     summary = {}
     for run in arguments.runs:
-        rows = judged(run.resolve())
-        with (arguments.output / f"{run.name}_gates.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        summary[run.name] = {"all": ranked(rows), "with foreground": ranked([row for row in rows if row["shown"]])}
-        for which, result in summary[run.name].items():
-            print(f"{run.name}, {which}: {result['images']} images, mean Dice {result['mean_dice']:.3f}")
-            for gate, numbers in result["gates"].items():
-                print(f"  {gate:15}", "  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+        config = settings_of(run.resolve())
+        method = method_of(run.resolve(), config)
+        for loss in ("", *arguments.again):
+            if loss:
+                train_again(method, config, loss, iterations=arguments.iterations, rate=arguments.rate)
+            name, rows = f"{run.name}{loss and '_' + loss}", judged(method, config)
+            with (arguments.output / f"{name}_gates.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            summary[name] = {"all": ranked(rows), "with foreground": ranked([row for row in rows if row["shown"]])}
+            for which, result in summary[name].items():
+                print(f"{name}, {which}: {result['images']} images, mean Dice {result['mean_dice']:.3f}", flush=True)
+                for gate, numbers in result["gates"].items():
+                    print(f"  {gate:15}", "  ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
     (arguments.output / "gates.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 

@@ -27,15 +27,15 @@ class TwoViews:
     `seen` and `strong_seen`, bool `(B, 1, *crop)`: voxels of each view that the scan has; `label` and `monitor_label`,
     where there are such, in the frame of the weak view. `context` and `margin` are as they came.
 
-    With a policy that learns given as `probe`, also `probe`, `probe_label` and `probe_used`: a view whose bins are
-    drawn uniformly, its label, and the bins. `learn` takes the agreement that was found on it.
+    With `probe` also `probe` and `probe_label`: a view by that policy of the image of a labelled case, and its label.
+    If the policy learns, its bins are drawn uniformly and named in `probe_used`; `learn` takes the agreement found.
 
     Args:
         crop_size: voxels of the crop.
         weak: geometry of the weak view (its intensity settings too, where it has some).
         strong: operations of the strong view; None makes `image` the weak view.
         strong_placing: geometry of the strong view before the operations, such as flips and a shift; None for none.
-        probe: for labelled batches, the policy that is to learn from them; one that does not learn is let be.
+        probe: for labelled batches, the policy of a further view, with labels; None for none.
         label_fill: label of what the weak view invents: `IGNORED`, as nobody knows it, or a class.
 
     Raises:
@@ -54,8 +54,8 @@ class TwoViews:
     ) -> None:
         self.crop_size, self.label_fill = tuple(crop_size), label_fill
         self.weak, self.strong, self.strong_placing = weak or Augment(), strong, strong_placing or Augment()
-        self.probe = probe if isinstance(probe, CTAugment) else None
-        self._learning = self.probe or (strong if isinstance(strong, CTAugment) else None)
+        self.probe = probe
+        self._learning = next((policy for policy in (probe, strong) if isinstance(policy, CTAugment)), None)
         for name, augment in (("weak", self.weak), ("strong_placing", self.strong_placing)):
             if augment.elastic > 0:
                 raise ValueError(f"{name} has an elastic displacement, which cannot be undone by a matrix; set it to 0")
@@ -92,18 +92,15 @@ class TwoViews:
         matrix = affine.compose(first, policy.matrix(steps, self.crop_size))
         return policy.photometric(self._take(context, matrix), steps), matrix
 
-    def _probe(self, batch: Mapping[str, Tensor], policy: CTAugment, generator: torch.Generator) -> dict[str, Tensor]:
+    def _probe(self, batch: Mapping[str, Tensor], policy: Policy, generator: torch.Generator) -> dict[str, Tensor]:
         context = batch["context"]
-        steps = policy.draw_probe(len(context), context.dim() - 2, generator)
+        draw = policy.draw_probe if isinstance(policy, CTAugment) else policy.draw
+        steps = draw(len(context), context.dim() - 2, generator)
         whole = affine.identity(len(context), context.dim() - 2)
         matrix = affine.compose(self._cut(whole, context), policy.matrix(steps, self.crop_size))
-        return {
-            "probe": policy.photometric(self._take(context, matrix), steps),
-            "probe_label": warp(
-                batch["label_context"], matrix, nearest=True, fill=IGNORED, output_shape=self.crop_size
-            ),
-            "probe_used": policy.used(steps),
-        }
+        label = warp(batch["label_context"], matrix, nearest=True, fill=IGNORED, output_shape=self.crop_size)
+        found = {"probe": policy.photometric(self._take(context, matrix), steps), "probe_label": label}
+        return {**found, "probe_used": policy.used(steps)} if isinstance(policy, CTAugment) else found
 
     def _cut(self, matrix: Tensor, context: Tensor) -> Tensor:
         """That of the middle of what the matrix gives."""

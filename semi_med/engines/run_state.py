@@ -65,7 +65,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
             settings |= _of_batches(name, batches)
         view = getattr(trainer, f"{name}_view")
         settings |= _plain(f"{name}_view", {k: v for k, v in vars(view).items() if k != "crop_size"})
-        for part in ("augment", "weak", "strong", "strong_placing"):
+        for part in ("augment", "weak", "strong", "strong_placing", "probe"):
             if getattr(view, part, None) is not None:
                 settings |= _plain(f"{name}_{part}", vars(getattr(view, part)))
     return settings

@@ -169,7 +169,7 @@ class SemiSupervisedTrainer(Trainer):
 
     def _probe(self, labeled: dict[str, Tensor]) -> dict[str, Tensor]:
         """Let a view learn from how well the network does on what it has drawn to find that out."""
-        if "probe" not in labeled:
+        if "probe_used" not in labeled:
             return {}
         with self._autocast():
             agreement = self.method.agreement(labeled)

@@ -256,10 +256,19 @@ def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[st
         raise InputError(
             f"this folder holds no file that ends in {', '.join(READ_SUFFIXES)}, and no DICOM",
             where=given,
-            fix="Name the folder that holds the scans.",
+            fix=_where_scans_are(given),
             code="NO_SCANS",
         )
     return [(case_name(path), path, None) for path in found]
+
+
+def _where_scans_are(folder: Path) -> str:
+    """The next step for a folder without scans: some of its subfolders may hold them, one a patient."""
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    with_scans = [path for path in inside if any(file.name.lower().endswith(READ_SUFFIXES) for file in path.iterdir())]
+    if not with_scans:
+        return "Name the folder that holds the scans."
+    return f"{len(with_scans)} of its folders do, the first is {with_scans[0].name}: name them, as {folder}/*."
 
 
 def scan_files(folder: Path) -> list[Path]:

@@ -19,11 +19,27 @@ from semi_med.methods.base import (
     require_share,
     teaching,
 )
-from semi_med.ops import IGNORED, affine, bare, class_masks, mean_by_owner, overlap, pseudo_label, seen, warp
+from semi_med.ops import (
+    IGNORED,
+    affine,
+    bare,
+    class_masks,
+    draw_misplacements,
+    gaussian_ramp,
+    mask_dice,
+    mean_by_owner,
+    misplaced,
+    overlap,
+    partner,
+    pseudo_label,
+    seen,
+    warp,
+)
 
 Gate = Literal["discriminator", "identity", "confidence", "confidence_map"]
 
 _THRESHOLDS = {"discriminator": 0.5, "identity": 0.0, "confidence": 0.9, "confidence_map": 0.95}
+_GRADED = 0.75  # before D has learnt anything it says what masks are on average, about 0.6
 
 
 @dataclass(kw_only=True, eq=False)
@@ -45,9 +61,12 @@ class SegMatch(AdversarialMethod):
     D does not know classes: it sees one binary mask at a time, of each foreground class that is present (an empty one
     where none is), and its scores are averaged. It gates and sends no gradient into the network.
 
-    Differs from the paper: equation 1 has no lower bound, as log(1 - D) and log D go to minus infinity once D is right,
-    and is steepest there; binary cross-entropy is the default, and the printed form is `discriminator_loss="literal"`.
-    D sees hard masks of both kinds: soft ones it would tell by their softness. Logits are warped, linearly, and voxels
+    Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks
+    of labelled images, right and wrong ones (another image's, misplaced ones, and M(T2(x_l))). Equation 1 tells
+    labelled images from unlabelled ones, for which it need not look at the mask, and ranks masks badly
+    (docs/methods/segmatch.md); it also has no lower bound, as log(1 - D) and log D go to minus infinity once D is
+    right, and is steepest there. It is `discriminator_loss="literal"` as printed and "bce" as binary cross-entropy. D
+    sees hard masks of both kinds: soft ones it would tell by their softness. Logits are warped, linearly, and voxels
     that a view has invented are left out of every term and score. Strong views go through the network apart from the
     labelled images and leave no trace in its batch-norm statistics. The paper names no tau, lambda_u or schedule.
     """
@@ -55,18 +74,17 @@ class SegMatch(AdversarialMethod):
     network: nn.Module
     discriminator: nn.Module
     gate: Gate = "discriminator"
-    threshold: float | None = None  # tau; None: 0.5 of D, 0.9 of the mean confidence, 0.95 of the map
+    threshold: float | None = None  # tau; None: 0.75 of D (0.5 unless graded), 0.9, and 0.95 of the map
     weight: float = 1.0  # lambda_u
-    discriminator_loss: Literal["bce", "literal"] = "bce"
-    fakes: Literal["unlabeled", "both"] = "unlabeled"  # masks that D is to find unfit: of which images
+    ramp_iterations: int = 0  # until lambda_u is reached
+    discriminator_loss: Literal["graded", "bce", "literal"] = "graded"
     teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
     health_confidence: float = 0.9  # only counted for the curve "confident"
 
     def __post_init__(self) -> None:
         """Refuse settings that would train something else than they say."""
         require_choice("gate", self.gate, tuple(_THRESHOLDS))
-        require_choice("discriminator_loss", self.discriminator_loss, ("bce", "literal"))
-        require_choice("fakes", self.fakes, ("unlabeled", "both"))
+        require_choice("discriminator_loss", self.discriminator_loss, ("graded", "bce", "literal"))
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_share("health_confidence", self.health_confidence)
 
@@ -86,10 +104,12 @@ class SegMatch(AdversarialMethod):
         supervised = cross_entropy(logits, labeled["label"]).mean()
         unsupervised = cross_entropy(back, label, valid=valid, taught=accepted).mean()
 
+        weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         terms = {
-            "loss": supervised + self.weight * unsupervised,
+            "loss": supervised + weight * unsupervised,
             "supervised": supervised,
             "unsupervised": unsupervised,
+            "unsupervised_weight": torch.tensor(weight),
             "score": score.mean(),
             "accepted": accepted.float().mean(),
             **self._curves(unlabeled, label, confidence, accepted, torch.where(valid, pseudo_label(back)[0], IGNORED)),
@@ -99,27 +119,49 @@ class SegMatch(AdversarialMethod):
             "real_label": labeled["label"],
             "made_image": weak,
             "made_label": label,
-            "own_label": pseudo_label(logits)[0].masked_fill(labeled["label"] == IGNORED, IGNORED),
         }
+        if "probe" in labeled:
+            with teaching(self.network, "eval"):
+                tried = pseudo_label(self.network(labeled["probe"]))[0]
+            shown |= {"tried_image": labeled["probe"], "tried_truth": labeled["probe_label"], "tried_label": tried}
         return terms, shown
 
     def discriminator_losses(self, shown: Batch, iteration: int) -> dict[str, Tensor]:
-        """Equation 1: an expert's mask of a labelled image is to score 1, a mask that the network made 0."""
-        pairs = [(shown["real_image"], shown["real_label"]), (shown["made_image"], shown["made_label"])]
-        if self.fakes == "both":
-            pairs.append((shown["real_image"], shown["own_label"]))
-        images, labels = (torch.cat(parts) for parts in zip(*((i, m.long()) for i, m in pairs), strict=True))
-        logits = _judged(self.discriminator, images, labels, probabilities=False)
-        real, made = logits[: len(shown["real_image"])], logits[len(shown["real_image"]) :]
-        if self.discriminator_loss == "bce":
+        """What the discriminator learns: which pairs of image and mask fit."""
+        images = torch.cat([shown["real_image"], shown["made_image"]])
+        labels = torch.cat([shown["real_label"].long(), shown["made_label"].long()])
+        graded = self.discriminator_loss == "graded"
+        with torch.set_grad_enabled(not graded):  # then they are curves only
+            logits = _judged(
+                bare(self.discriminator) if graded else self.discriminator, images, labels, probabilities=False
+            )
+        real, made = logits.split([len(shown["real_image"]), len(shown["made_image"])])
+        if graded:
+            loss = self._graded(shown)
+        elif self.discriminator_loss == "bce":
             loss = functional.softplus(-real).mean() + functional.softplus(made).mean()
         else:
             loss = -functional.softplus(real).mean() - functional.softplus(-made).mean()
         return {
             "discriminator_loss": loss,
             "discriminator_labeled": torch.sigmoid(real).mean(),
-            "discriminator_unlabeled": torch.sigmoid(made[: len(shown["made_image"])]).mean(),
+            "discriminator_unlabeled": torch.sigmoid(made).mean(),
         }
+
+    def _graded(self, shown: Batch) -> Tensor:
+        """Cross-entropy between D and the Dice of masks of labelled images, right and wrong ones, with the expert's."""
+        image, truth = shown["real_image"], shown["real_label"].long()
+        expert = truth.masked_fill(truth == IGNORED, 0)
+        moved = misplaced(expert, draw_misplacements(len(expert), expert.shape[2:]))
+        images, given, truths = [image] * 3, [expert, partner(expert), moved], [truth] * 3
+        if "tried_label" in shown:
+            images.append(shown["tried_image"])
+            given.append(shown["tried_label"])
+            truths.append(shown["tried_truth"].long())
+        right = torch.cat(truths)
+        masks, owner, kind = class_masks(torch.cat(given).masked_fill(right == IGNORED, IGNORED))
+        logits = self.discriminator(torch.cat(images)[owner], masks).float()
+        return functional.binary_cross_entropy_with_logits(logits, mask_dice(masks, owner, kind, truth=right))
 
     def score(self, gate: Gate, image: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
         """What a gate says of each image, 0 to 1, `(B,)`; without a gradient.
@@ -141,7 +183,11 @@ class SegMatch(AdversarialMethod):
         return (value * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
 
     def _tau(self, gate: Gate) -> float:
-        return _THRESHOLDS[gate] if self.threshold is None else self.threshold
+        """The threshold that was set, of the gate in use, or the gate's own."""
+        if gate == self.gate and self.threshold is not None:
+            return self.threshold
+        graded = gate == "discriminator" and self.discriminator_loss == "graded"
+        return _GRADED if graded else _THRESHOLDS[gate]
 
     def _accepted(self, score: Tensor, confidence: Tensor) -> Tensor:
         """Voxels that are learnt from, bool `(B, 1, *crop)`: of one image all or none, but for the map."""
@@ -174,6 +220,6 @@ def _brought_back(logits: Tensor, unlabeled: Batch) -> tuple[Tensor, Tensor]:
 
 def _judged(discriminator: nn.Module, image: Tensor, label: Tensor, *, probabilities: bool) -> Tensor:
     """The discriminator's mean over the masks of each image, `(B,)`: of its logits, or of its probabilities."""
-    masks, owner = class_masks(label)
+    masks, owner, _ = class_masks(label)
     logits = discriminator(image[owner], masks).float()
     return mean_by_owner(torch.sigmoid(logits) if probabilities else logits, owner, len(image))

@@ -29,7 +29,8 @@ def pair_files(
     """Match `<case>_seg` or `<case>` to the label `<case>`, each a `.nii.gz`, `.png`, `.nrrd` or another format.
 
     A case `la_001_0000` that has no label may have that of `la_001`. Two single files are one pair whatever their
-    names. Folders are not searched below their first level, but for labels that are named in `cases`.
+    names. Folders are searched below their first level where it holds no scan, and for labels that are named in
+    `cases`.
 
     Args:
         predictions: a folder or a file.
@@ -98,6 +99,8 @@ def _scans(path: Path, *, below: bool = False) -> list[Path]:
         for file in files
         if file.is_file() and not file.name.startswith(".") and _is_scan(file.name, READ_SUFFIXES)
     ]
+    if not scans and path.is_dir() and not below:
+        return _scans(path, below=True)
     if not scans:
         raise InputError(
             "holds no scan", where=path, fix=f"Give files that end in {', '.join(READ_SUFFIXES)}", code="EMPTY"

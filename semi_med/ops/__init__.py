@@ -2,13 +2,14 @@
 
 from semi_med.ignored import IGNORED
 from semi_med.ops import affine
-from semi_med.ops.class_masks import class_masks, mean_by_owner
+from semi_med.ops.class_masks import class_masks, mask_dice, mean_by_owner
 from semi_med.ops.components import largest_components
 from semi_med.ops.distances import signed_distance, signed_distance_on_device
 from semi_med.ops.dropout import drop_channels
 from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
 from semi_med.ops.filters import gaussian_blur
 from semi_med.ops.known import known
+from semi_med.ops.misplace import draw_misplacements, misplaced
 from semi_med.ops.mixing import (
     MIXINGS,
     Mixed,
@@ -42,6 +43,7 @@ __all__ = [
     "draw_boxes",
     "draw_class_regions",
     "draw_cutmix_regions",
+    "draw_misplacements",
     "draw_offsets",
     "draw_rectangles",
     "drop_channels",
@@ -53,7 +55,9 @@ __all__ = [
     "gaussian_ramp",
     "known",
     "largest_components",
+    "mask_dice",
     "mean_by_owner",
+    "misplaced",
     "mix",
     "overlap",
     "partner",

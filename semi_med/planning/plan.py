@@ -174,9 +174,9 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     if target == []:
         target = None
         made["spacing"] = replace(made["spacing"], value=None)
-    if machine.kind == "cpu" and dims == 3 and wishes.spacing is None:
-        steps = target or rules.along(found.median_spacing, axes)
-        size = rules.resampled_size(found, axes, target)
+    if machine.kind == "cpu" and wishes.spacing is None:
+        steps = (target or rules.along(found.median_spacing, axes))[:dims]
+        size = rules.resampled_size(found, axes, target)[:dims]
         budget = math.prod(wishes.crop) if wishes.crop else limits.voxels
         if (lower := rules.coarser(found, size, steps, budget=budget)) is not None:
             target = decide("spacing", lower, "--spacing")

@@ -38,7 +38,15 @@ BESIDE_THE_LOSS = {
     "densefixmatch": {"supervised", "unsupervised", "unsupervised_weight", "matched"},
     "fixmatch": {"supervised", "unsupervised", "pasted"},
     "fixmatchseg": {"supervised", "unsupervised", "accepted", "confidence"},
-    "segmatch": {"supervised", "unsupervised", "score", "accepted", "discriminator_loss", "discriminator_labeled"},
+    "segmatch": {
+        "supervised",
+        "unsupervised",
+        "unsupervised_weight",
+        "score",
+        "accepted",
+        "discriminator_loss",
+        "discriminator_labeled",
+    },
     "supmix": {
         *("supervised", "strong_1", "strong_2", "feature", "pasted"),
         *("adversarial", "discriminator_loss", "discriminator_right"),

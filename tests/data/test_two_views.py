@@ -116,7 +116,9 @@ def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     assert all(torch.equal(other.strong.rates[k], rates) for k, rates in policy.rates.items())
     assert any((rates < 1).any() for rates in policy.rates.values())
     assert torch.equal(out["image"], out["weak"])
-    assert "probe" not in TwoViews(CROP[dimensions], probe=RandAugment())(batch_of(dimensions), generator())
+    plain = TwoViews(CROP[dimensions], probe=RandAugment())(batch_of(dimensions), generator())
+    assert plain["probe"].shape == plain["image"].shape
+    assert "probe_used" not in plain
 
 
 @dimensions_2_and_3

@@ -335,6 +335,15 @@ def test_no_input_at_all_is_refused(tmp_path, bundle, code_of):
     assert code_of(lambda: predict(bundle, [], tmp_path / "out")) == "NO_SCANS"
 
 
+def test_a_folder_of_folders_says_where_the_scans_are(bundle, tmp_path):
+    for patient in ("p1", "p2", "empty"):
+        (tmp_path / "new" / patient).mkdir(parents=True)
+    for patient in ("p1", "p2"):
+        (tmp_path / "new" / patient / "scan.png").touch()
+    with pytest.raises(ProblemsError, match=r"2 of its folders do, the first is p1: name them, as .*new/\*"):
+        predict(bundle, [tmp_path / "new"], tmp_path / "out")
+
+
 def test_an_output_that_is_a_file_is_refused(tmp_path, bundle, scans, code_of):
     (tmp_path / "out").touch()
     assert code_of(lambda: predict(bundle, [scans], tmp_path / "out", device="cpu")) == "NOT_WRITABLE"

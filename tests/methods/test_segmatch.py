@@ -7,7 +7,7 @@ import torch
 from method_samples import CLASSES, CROP, batches, tiny_network
 from slow_equations import forward, numbers, softmax
 
-from semi_med.methods import SegMatch
+from semi_med.methods import SegMatch, segmatch
 from semi_med.networks import MaskDiscriminator
 from semi_med.ops import IGNORED, affine
 
@@ -128,30 +128,72 @@ def test_the_losses_are_those_of_algorithm_1(dimensions, gate, mode):
 
 @dimensions_2_and_3
 @pytest.mark.parametrize("form", ["bce", "literal"])
-@pytest.mark.parametrize("fakes", ["unlabeled", "both"])
-def test_the_discriminators_loss_is_the_equation(dimensions, form, fakes):
+def test_the_discriminators_loss_is_the_equation(dimensions, form):
     labeled, unlabeled = moved(dimensions)
     labeled["label"][0] = 0  # no class: an empty mask
-    method = method_of(dimensions, discriminator_loss=form, fakes=fakes)
+    method = method_of(dimensions, discriminator_loss=form)
     _, shown = method.losses_and_shown(labeled, unlabeled, 0)
 
     def logits(image, label):
         return [sum(each) / len(each) for each in slow_score(method.discriminator, image, label)]
 
-    real = logits(labeled["image"], labeled["label"])
-    made = logits(unlabeled["weak"], shown["made_label"])
-    unfit = made + (logits(labeled["image"], shown["own_label"]) if fakes == "both" else [])
-    d_real, d_unfit = [sigmoid(x) for x in real], [sigmoid(x) for x in unfit]
+    real = [sigmoid(x) for x in logits(labeled["image"], labeled["label"])]
+    made = [sigmoid(x) for x in logits(unlabeled["weak"], shown["made_label"])]
     if form == "bce":
-        first, second = [-math.log(d) for d in d_real], [-math.log(1 - d) for d in d_unfit]
+        first, second = [-math.log(d) for d in real], [-math.log(1 - d) for d in made]
     else:
-        first, second = [math.log(1 - d) for d in d_real], [math.log(d) for d in d_unfit]
-    terms = method.discriminator_losses(shown, 0)
-    assert float(terms["discriminator_loss"]) == pytest.approx(
-        sum(first) / len(first) + sum(second) / len(second), abs=1e-4
-    )
-    assert float(terms["discriminator_labeled"]) == pytest.approx(sum(d_real) / len(d_real), abs=1e-4)
-    assert float(terms["discriminator_unlabeled"]) == pytest.approx(sum(map(sigmoid, made)) / len(made), abs=1e-4)
+        first, second = [math.log(1 - d) for d in real], [math.log(d) for d in made]
+    terms = {name: float(term.detach()) for name, term in method.discriminator_losses(shown, 0).items()}
+    wanted = sum(first) / len(first) + sum(second) / len(second)
+    assert terms["discriminator_loss"] == pytest.approx(wanted, abs=1e-4)
+    assert terms["discriminator_labeled"] == pytest.approx(sum(real) / len(real), abs=1e-4)
+    assert terms["discriminator_unlabeled"] == pytest.approx(sum(made) / len(made), abs=1e-4)
+
+
+@dimensions_2_and_3
+def test_the_graded_loss_asks_for_the_dice_of_right_and_wrong_masks_of_labelled_images(dimensions, monkeypatch):
+    monkeypatch.setattr(segmatch, "misplaced", lambda label, matrix: label.flip(-1))  # a known wrong place
+    labeled, unlabeled = moved(dimensions)
+    labeled["label"][0] = 0
+    labeled["label"][1, :, 0] = IGNORED
+    labeled["probe"], labeled["probe_label"] = labeled["image"] + 0.5, labeled["label"].long().flip(-2)
+    method = method_of(dimensions)
+    _, shown = method.losses_and_shown(labeled, unlabeled, 0)
+    truth = labeled["label"].long()
+    expert = torch.where(truth == IGNORED, 0, truth)
+    found = []
+    images, tried = labeled["image"], shown["tried_label"]
+    pairs = [(images, given, truth) for given in (expert, expert.flip(0), expert.flip(-1))]
+    for picture, given, right in [*pairs, (labeled["probe"], tried, labeled["probe_label"])]:
+        for b in range(2):
+            counted = right[b] != IGNORED
+            classes = [k for k in range(1, CLASSES) if ((given[b] == k) & counted).any()]
+            for k in classes or [None]:
+                mask = (given[b] == k) & counted if k else torch.zeros_like(counted)
+                wanted = ((right[b] == k) if k else (right[b] > 0)) & counted
+                total = int(mask.sum() + wanted.sum())
+                dice = 2 * int((mask & wanted).sum()) / total if total else 1.0
+                d = sigmoid(float(method.discriminator(picture[b : b + 1], mask[None].float()).detach()))
+                found.append(-dice * math.log(d) - (1 - dice) * math.log(1 - d))
+    loss = float(method.discriminator_losses(shown, 0)["discriminator_loss"].detach())
+    assert loss == pytest.approx(sum(found) / len(found), abs=1e-4)
+
+
+def test_a_discriminator_that_is_graded_learns_to_tell_how_far_a_mask_is_right():
+    torch.manual_seed(0)
+    method = method_of(2)
+    method.discriminator = MaskDiscriminator(base_filters=8, levels=3)
+    image = torch.nn.functional.avg_pool2d(torch.randn(8, 1, 40, 48), 7, 1, 3) * 7
+    label = (image > 0.6).long()
+    shown = {"real_image": image, "real_label": label, "made_image": image, "made_label": label}
+    optimizer = torch.optim.Adam(method.discriminator.parameters(), lr=3e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        method.discriminator_losses(shown, 0)["discriminator_loss"].backward()
+        optimizer.step()
+    sure = torch.ones_like(image)
+    scores = [method.score("discriminator", image, label.roll(away, -1), sure) for away in (0, 4, 16)]
+    assert scores[0].mean() > scores[1].mean() + 0.05 > scores[2].mean() + 0.1
 
 
 def test_the_printed_equation_has_no_bound_and_binary_cross_entropy_has():
@@ -235,8 +277,7 @@ def test_monitoring_tells_what_passes_from_what_does_not():
     ("settings", "text"),
     [
         ({"gate": "mean"}, "gate must be one of discriminator, identity, confidence, confidence_map, not 'mean'"),
-        ({"discriminator_loss": "hinge"}, "discriminator_loss must be one of bce, literal, not 'hinge'"),
-        ({"fakes": "labeled"}, "fakes must be one of unlabeled, both, not 'labeled'"),
+        ({"discriminator_loss": "hinge"}, "discriminator_loss must be one of graded, bce, literal, not 'hinge'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, text):

@@ -51,6 +51,13 @@ def test_classes_are_called_as_the_record_of_the_predictions_has_them(folders):
         assert evaluate(*folders).classes == {1: "class 1"}
 
 
+def test_labels_may_lie_in_folders_of_their_own(folders):
+    for case in "ab":
+        (folders[1] / f"patient_{case}").mkdir()
+        (folders[1] / f"{case}.nii.gz").rename(folders[1] / f"patient_{case}" / f"{case}.nii.gz")
+    assert [row["case"] for row in evaluate(*folders).rows] == ["a", "b"]
+
+
 def test_distances_use_the_spacing_of_the_file(folders):
     row = evaluate(*folders, classes={1: "organ"}).rows[1]
     assert row["class_name"] == "organ"

@@ -235,6 +235,16 @@ def test_where_a_crop_sees_little_of_a_volume_a_cpu_gets_coarser_voxels():
     assert rules.coarser(atrium, (90, 80, 80), (1, 1, 1), budget=64**3) is None  # 1.03 times are not worth it
 
 
+def test_pictures_on_a_cpu_become_coarser_in_their_plane_but_vessels_stay():
+    heart = fingerprint((256, 256, 1), pictures=True, classes=(Structure(1, "ventricle", 8, 0.02, thickness=20.0),))
+    target, reason = rules.coarser(heart, (256, 256), (1, 1), budget=128**2)
+    # half of the picture in 128 x 128 pixels
+    assert target == [pytest.approx(2**0.5, abs=0.02)] * 2 + [-1]
+    assert "20 pixels, keeps 14 voxels" in reason and "of a slice so" in reason
+    vessels = fingerprint((999, 960, 1), pictures=True, classes=(Structure(1, "vessel", 8, 0.07, thickness=9.0),))
+    assert rules.coarser(vessels, (999, 960), (1, 1), budget=128**2) is None
+
+
 def test_coarser_voxels_leave_the_thinnest_structure_and_the_thick_axis():
     two = (Structure(1, "organ", 8, 0.05, thickness=30.0), Structure(2, "vessel", 8, 0.01, thickness=4.0))
     target, _ = rules.coarser(fingerprint(classes=two), (400, 400, 120), (0.7, 0.7, 2.5), budget=64**3)
@@ -259,6 +269,7 @@ def test_masks_keep_the_largest_part_where_all_labels_have_one_and_it_is_thick(c
     one = Structure(1, "atrium", labeled, 0.07, **{"whole": labeled, "thickness": 15.0, **changed})
     value, reason = rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0, 1.0))
     assert value == kept and said in reason
+    assert not rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0))[0]
 
 
 def test_few_updates_learn_faster():
