@@ -517,6 +517,7 @@ def evaluate(
         cases=cases,
         allow_missing=allow_missing,
         ignored=listed if ignored is None else ignored,
+        count_class_0=classes is not None and 0 in classes,
         report=lambda line: typer.echo(line, err=True),
         regions=regions or (),
         group_pattern=group_pattern,

@@ -240,7 +240,7 @@ def measure_cases(listed: DataList, data: Path, predictions: Path) -> list[dict[
     for case in listed.test:
         try:
             file, label = _prediction(predictions, case.name), data / str(case.label)
-            found = evaluate(file, label, classes=classes, ignored=listed.ignored)
+            found = evaluate(file, label, classes=classes, ignored=listed.ignored, count_class_0=0 in classes)
             rows += [{**row, "case": case.name} for row in found.rows]
         except ProblemsError as error:
             problems += error.problems

@@ -13,7 +13,8 @@ A JSON file with paths relative to the data set's folder:
 `label`; its `monitor_label`, if there is one, is opened only on request and never trains anything. Label files that
 number the classes otherwise say so once for all: `"file_values": [0, 200]` are the numbers of class 0, 1, ...
 `"ignored": 255` says that labels hold this value where nothing is known; without it a 255 that is no class's number is
-an error. Beside `file_values`, which a bundle reads labels by, it may be another number.
+an error. Beside `file_values`, which a bundle reads labels by, it may be another number. `"count_class_0": true` says
+that class 0 is a class to be measured, like the road of a street, and no background.
 """
 
 from __future__ import annotations
@@ -113,10 +114,11 @@ class DataList(BaseModel):
         reference: publication to cite.
         licence: terms of the data.
         modality: channel number to name, from "0".
-        labels: class index to name, from "0", which is the background.
+        labels: class index to name, from "0", which is the background, or a class like others if `count_class_0`.
         file_values: the number that label files have for class 0, 1, ...; None where it is the class index.
         ignored: what labels hold where nothing is known; None if they do not. `IGNORED`, or with `file_values` any
             other number.
+        count_class_0: whether class 0 is measured like the others; None, which is not written, if it is not.
         labeled: cases with labels to train with.
         unlabeled: cases to train with that have none.
         validation: labeled cases to choose a model and its settings with.
@@ -133,6 +135,7 @@ class DataList(BaseModel):
     labels: dict[str, str]
     file_values: list[int] | None = None
     ignored: int | None = None
+    count_class_0: bool | None = None
     labeled: list[Case] = []
     unlabeled: list[Case] = []
     validation: list[Case] = []
@@ -157,7 +160,9 @@ class DataList(BaseModel):
 
     @property
     def structures_by_value(self) -> dict[int, str]:
-        """The same without class 0, the background, whatever its number is: what is measured."""
+        """What is measured: the same without class 0, the background, whatever its number is, unless it counts."""
+        if self.count_class_0:
+            return self.names_by_value
         background = self.label_values[0]
         return {value: name for value, name in self.names_by_value.items() if value != background}
 

@@ -108,6 +108,7 @@ def split_list(
     name: str,
     labels: Mapping[str, str],
     ignored: int | None = None,
+    count_class_0: bool | None = None,
     modality: Mapping[str, str] | None = None,
     reference: str = "",
     licence: str = "",
@@ -124,6 +125,7 @@ def split_list(
         labels=dict(labels),
         file_values=None if file_values is None else list(file_values),
         ignored=ignored,
+        count_class_0=count_class_0,
         **{section: list(cases) for section, cases in split.sections.items()},
     )
 

@@ -13,11 +13,14 @@ from semi_med.data.policies import CTAugment, Policy
 from semi_med.ignored import IGNORED
 from semi_med.ops import affine, warp
 
+_SECOND = {"context": "context_2", "margin": "margin_2", "scan": "scan_2", "offset": "offset"}
+
 
 class TwoViews:
     """From a raw batch of crops with margins to a weak and a strong view, each with geometry of its own.
 
     Both are resampled once, out of the context; where a view looks beyond the scan its image is 0 (the mean intensity).
+    The strong view is made of the second crop where the batch has one (see `CropBatches`).
 
     Gives `weak` and `image` (the strong view) `(B, C, *crop)`; `weak_matrix` and `strong_matrix`, float64
     `(B, n + 1, n + 1)` on the CPU, from the voxels of each view to those of `context` (see `semi_med.ops.affine`);
@@ -74,12 +77,15 @@ class TwoViews:
         if self.strong is None:
             view |= {"image": weak, "strong_matrix": weak_matrix, "strong_seen": view["seen"]}
         else:
-            view["image"], view["strong_matrix"] = self._strongly(context, self.strong, generator)
-            view["strong_seen"] = self._seen(batch, view["strong_matrix"])
+            second = _second_of(batch)
+            view["image"], matrix = self._strongly(second["context"], self.strong, generator)
+            view["strong_seen"] = self._seen(second, matrix)
+            moved = "offset" in second
+            view["strong_matrix"] = affine.compose(affine.crop(second["offset"]), matrix) if moved else matrix
         return view if self.probe is None else view | self._probe(batch, self.probe, generator)
 
     def _strongly(self, context: Tensor, policy: Policy, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The strong view and its matrix."""
+        """The strong view and its matrix, to the context that it is made of."""
         placed = self.strong_placing.draw(len(context), context.dim() - 2, generator)
         steps = policy.draw(len(context), context.dim() - 2, generator)
         first = self._cut(self.strong_placing.matrix(placed, context.shape[2:]), context)
@@ -106,16 +112,18 @@ class TwoViews:
         return warp(maps, matrix, nearest=nearest, fill=fill, output_shape=self.crop_size)
 
     def _seen(self, batch: Mapping[str, Tensor], matrix: Tensor) -> Tensor:
-        """Voxels that the scan has: of the context it has the crop and the free margin around it."""
-        context, margin = batch["context"], batch["margin"]
+        """Voxels that the scan has. A batch that does not say where has the crop and the free margin around it."""
+        context, scan = batch["context"], batch.get("scan")
+        if scan is None:
+            scan = self._crop_and_margin(context, batch["margin"])
         known = torch.zeros(len(context), 1, *context.shape[2:], dtype=torch.bool, device=context.device)
-        for here, free in zip(known, margin.tolist(), strict=True):
-            window = []
-            for size, crop, (before, after) in zip(context.shape[2:], self.crop_size, free, strict=True):
-                start = (size - crop) // 2
-                window.append(slice(start - before, start + crop + after))
-            here[(slice(None), *window)] = True
+        for here, ends in zip(known, scan.tolist(), strict=True):
+            here[(slice(None), *(slice(first, last) for first, last in ends))] = True
         return warp(known, matrix, nearest=True, fill=False, output_shape=self.crop_size)
+
+    def _crop_and_margin(self, context: Tensor, margin: Tensor) -> Tensor:
+        start = torch.tensor([(size - crop) // 2 for size, crop in zip(context.shape[2:], self.crop_size, strict=True)])
+        return torch.stack([start - margin[..., 0], start + torch.tensor(self.crop_size) + margin[..., 1]], dim=-1)
 
     def learn(self, used: Tensor, agreement: Tensor) -> None:
         """Hand the agreement on a probe, `(B,)`, to the policy that drew it."""
@@ -130,3 +138,10 @@ class TwoViews:
         """Go on with what the policy had learnt."""
         if self._learning is not None:
             self._learning.load_state_dict(state)
+
+
+def _second_of(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What the strong view is made of: the second crop, with its `offset`, or the only one."""
+    if "context_2" not in batch:
+        return batch
+    return {name: batch[key] for name, key in _SECOND.items() if key in batch}

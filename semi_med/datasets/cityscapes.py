@@ -77,6 +77,7 @@ ABOUT = About(
     licence="Cityscapes licence: non-commercial research after registration, not to be passed on; cite the reference",
     origin="https://www.cityscapes-dataset.com",
     ignored=IGNORED,
+    count_class_0=True,
 )
 
 

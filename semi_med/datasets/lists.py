@@ -64,6 +64,7 @@ def data_list_of(
         modality=dict(about.modality),
         labels=dict(about.labels),
         ignored=about.ignored,
+        count_class_0=about.count_class_0,
         labeled=list(labeled),
         unlabeled=list(unlabeled),
         validation=list(validation),

@@ -9,6 +9,7 @@ Oddities:
 
 - Labels are pictures with a palette: the class is the palette's number, not the colour. A copy that was saved as RGB
   or grey has lost it and is refused.
+- The background is one of the 21 classes that papers take their mean over, so it is measured like the others.
 - 255 is the outline between objects and must be ignored by losses and metrics. SBD's labels have none.
 - For photographs that both have, VOC's own label is taken. The augmented set is what SBD has beyond VOC's two lists.
 - No labels of the test are public: the 1449 of `val` are what papers report on, and they are the test here. Dense
@@ -61,6 +62,7 @@ ABOUT = About(
     licence="Photographs from Flickr under its terms of use: research; cite the references",
     origin="http://host.robots.ox.ac.uk/pascal/VOC/voc2012; SBD, http://home.bharathh.info/pubs/codes/SBD",
     ignored=IGNORED,
+    count_class_0=True,
 )
 
 

@@ -32,6 +32,7 @@ class About:
         licence: terms of the data.
         origin: who publishes it, and where.
         ignored: `IGNORED` if labels hold it; None, which is not recorded, if they do not.
+        count_class_0: True if class 0 is measured like the others; None, which is not recorded, if it is not.
     """
 
     name: str
@@ -41,6 +42,7 @@ class About:
     licence: str
     origin: str
     ignored: int | None = None
+    count_class_0: bool | None = None
 
 
 @dataclass(frozen=True)

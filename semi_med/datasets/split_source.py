@@ -124,6 +124,7 @@ def _from_prepared(folder: Path) -> SplitSource:
         "name": about.name,
         "labels": dict(about.labels),
         "ignored": about.ignored,
+        "count_class_0": about.count_class_0,
         "modality": dict(about.modality),
         "reference": about.reference,
         "licence": about.licence,
@@ -136,7 +137,7 @@ def _from_list(path: Path, folder: Path) -> SplitSource:
     listed: DataList = load_data_list(path)
     header = {
         key: getattr(listed, key)
-        for key in ("name", "labels", "file_values", "ignored", "modality", "reference", "licence")
+        for key in ("name", "labels", "file_values", "ignored", "count_class_0", "modality", "reference", "licence")
     }
     cases = [*listed.labeled, *listed.unlabeled, *listed.validation, *listed.test]
     return SplitSource(folder, tuple(SplitCase(case) for case in cases), header)

@@ -45,6 +45,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "epoch_length": trainer.state.epoch_length,
         "seed": trainer.seed,
         **({"first_iteration": trainer.first_iteration} if trainer.first_iteration else {}),
+        **({"sampling": trainer.batches.sampling} if trainer.batches.sampling != "explicit" else {}),
         "average_decay": trainer.average_decay,
         "method": type(trainer.method).__name__,
         **_plain("method", vars(trainer.method)),
@@ -82,6 +83,8 @@ def _of_batches(name: str, batches: CropBatches) -> dict[str, Any]:
     settings = {key: getattr(batches, key) for key in keys}
     if batches.label_fill:
         settings["label_fill"] = batches.label_fill
+    if batches.second_crop != "same":
+        settings["second_crop"] = batches.second_crop
     return {**_plain(f"{name}_batches", settings), f"{name} cases": cases}
 
 

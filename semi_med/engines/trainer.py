@@ -22,6 +22,7 @@ from semi_med.ops import bare
 from semi_med.runtime import keep_freed_memory
 
 _MOST_SKIPPED = 10
+_PLACES = ("margin", "margin_2", "scan", "scan_2", "offset")  # what views compute places with, on the CPU
 
 View = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -224,7 +225,7 @@ class SemiSupervisedTrainer(Trainer):
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         moved = {}
         for key, value in batch.items():
-            if isinstance(value, Tensor) and key != "margin":
+            if isinstance(value, Tensor) and key not in _PLACES:
                 value = value.to(self.state.device, non_blocking=True)
             moved[key] = value
         return moved

@@ -34,6 +34,7 @@ class Validate:
         tensorboard: write to `logs/tensorboard` as well.
         loss: from probabilities `(B, K, *spatial)`, as the inferer gives them, and label `(B, 1, *spatial)` to one
             number for each image `(B,)`; its mean over the cases is the column `loss`. None for no such column.
+        first_class: number of the first class among the details: 0 where the metric includes it.
         trained_with: settings that lie beside the model, see `save_model`.
     """
 
@@ -45,9 +46,11 @@ class Validate:
         interval: int = 500,
         tensorboard: bool = True,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        first_class: int = 1,
         trained_with: Mapping[str, Any] | None = None,
     ) -> None:
         self.evaluator, self.tensorboard, self.loss, self.trained_with = evaluator, tensorboard, loss, trained_with
+        self.first_class = first_class
         self._losses: list[Tensor] = []
         if evaluator is not None and loss is not None:
             evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._measure)
@@ -81,7 +84,8 @@ class Validate:
         row: dict[str, Any] = {"iteration": iteration, "mean_dice": f"{mean:.6g}"}
         details = self.evaluator.state.metric_details.get(name)
         if details is not None:
-            for index, value in enumerate(torch.nanmean(details.float(), dim=0).tolist(), start=1):
+            means = torch.nanmean(details.float(), dim=0).tolist()
+            for index, value in enumerate(means, start=self.first_class):
                 row[f"dice_{index}"] = f"{value:.6g}"
         if self._losses:
             row["loss"] = f"{torch.cat(self._losses).double().mean().item():.6g}"

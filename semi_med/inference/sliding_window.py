@@ -33,8 +33,9 @@ class ProbabilityWindowInferer(Inferer):
     takes little more memory than itself.
 
     Args:
-        roi_size: window in voxels, one number per axis of the networks: three or two.
-        stride: voxels from one window to the next, per axis; from 1 to the window itself.
+        roi_size: window in voxels, one number per axis of the networks: three or two; -1 for the whole of an axis.
+        stride: voxels from one window to the next, per axis; from 1 to the window itself. It does not matter where the
+            window is the whole axis.
         sw_batch_size: windows that go through a network at once.
         amp: networks run in reduced precision (bfloat16 on a CPU, float16 elsewhere); sums stay in float32.
         device: where the stitched probabilities are kept; by default where the input is.
@@ -56,7 +57,7 @@ class ProbabilityWindowInferer(Inferer):
     ) -> None:
         roi_size, stride = tuple(roi_size), tuple(stride)
         if len(roi_size) != len(stride) or any(
-            not 1 <= step <= size for size, step in zip(roi_size, stride, strict=True)
+            size != -1 and not 1 <= step <= size for size, step in zip(roi_size, stride, strict=True)
         ):
             raise InputError(
                 f"each axis wants a stride from 1 to the window size, window {roi_size} and stride {stride} came",
@@ -134,6 +135,7 @@ class ProbabilityWindowInferer(Inferer):
         if flat:  # slices are windows that are one voxel thick
             axis = self.slice_axis % 3
             window, stride = ((*one[:axis], 1, *one[axis:]) for one in (window, stride))
+        window = [length if size == -1 else size for size, length in zip(window, image.shape[1:], strict=True)]
         grid = WindowGrid.over(image.shape[1:], window, stride, axis=axis)
         device = image.device
         ladder = Ladder(rungs or [Rung(self.at_once, self.device or device, device)], members, say=say)

@@ -4,6 +4,7 @@ from semi_med.methods.base import AdversarialMethod, Batch, Method
 from semi_med.methods.bcp import BCP, CopyPaste
 from semi_med.methods.cotraining import CoTraining
 from semi_med.methods.cps import CPS
+from semi_med.methods.dense_fixmatch import DenseFixMatch
 from semi_med.methods.fixmatch import FixMatch
 from semi_med.methods.fixmatchseg import FixMatchSeg
 from semi_med.methods.mean_teacher import MeanTeacher
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "CoTraining",
     "CopyPaste",
+    "DenseFixMatch",
     "FixMatch",
     "FixMatchSeg",
     "MeanTeacher",

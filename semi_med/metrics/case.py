@@ -35,7 +35,12 @@ STATUSES = ("ok", "empty prediction", "empty label", "both empty", "missing pred
 
 
 def case_metrics(
-    prediction: np.ndarray, label: np.ndarray, *, classes: Mapping[int, str], spacing: Sequence[float] | None
+    prediction: np.ndarray,
+    label: np.ndarray,
+    *,
+    classes: Mapping[int, str],
+    spacing: Sequence[float] | None,
+    count_class_0: bool = False,
 ) -> list[Row]:
     """Measure one prediction against one label, class by class.
 
@@ -45,12 +50,13 @@ def case_metrics(
     Args:
         prediction: class indices (i, j) or (i, j, k), integers or booleans.
         label: class indices of the expert, same shape.
-        classes: class index to name; 0 is background and gets no row.
+        classes: class index to name; 0 is background and gets no row, unless it counts.
         spacing: voxel size in mm along each axis; None where it is not known, as of a picture: all that is in mm or ml
             is NaN then.
+        count_class_0: 0 is a class like the others.
 
     Returns:
-        One dict for each foreground class: `class`, `class_name`, `dice`, `jaccard`, `hd95_mm`, `asd_mm`, `assd_mm`,
+        One dict for each class that counts: `class`, `class_name`, `dice`, `jaccard`, `hd95_mm`, `asd_mm`, `assd_mm`,
         the same three in voxels (spacing 1; of a picture pixels), `prediction_ml`, `label_ml` (NaN for 2-D arrays),
         `status`: "ok", "empty prediction", "empty label" or "both empty", and the counts `prediction_voxels`,
         `label_voxels` and `both_voxels`.
@@ -61,19 +67,19 @@ def case_metrics(
     known = spacing is not None
     spacing = [1.0] * label.ndim if spacing is None else spacing
     _check(prediction, label, spacing)
-    foreground = {int(value): name for value, name in classes.items() if int(value) != 0}
-    if not foreground or min(foreground) < 0:
+    measured = {int(value): name for value, name in classes.items() if count_class_0 or int(value) != 0}
+    if not measured or min(measured) < 0 or max(measured) == 0:
         raise InputError(f"wanted at least one class above 0, got {dict(classes)}", fix="Name the foreground classes")
     millilitres = math.prod(spacing) / 1000 if label.ndim == 3 and known else math.nan
 
     kept = [axis for axis, size in enumerate(label.shape) if size > 1] or [0]
     arrays = [array.reshape([label.shape[axis] for axis in kept]) for array in (prediction, label)]
     sizes = np.asarray([spacing[axis] for axis in kept], float) if known else None
-    boxes = [_boxes(array, max(foreground)) for array in arrays]
+    boxes = [_boxes(array, max(measured)) for array in arrays]
 
     rows = []
-    for value, name in sorted(foreground.items()):
-        objects = _crop(arrays, value, boxes=[box[value - 1] for box in boxes])
+    for value, name in sorted(measured.items()):
+        objects = _crop(arrays, value, boxes=[box[value] for box in boxes])
         rows.append({"class": value, "class_name": name} | _measure(*objects, spacing=sizes, millilitres=millilitres))
     return rows
 
@@ -124,11 +130,12 @@ def _check(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float]) 
 
 
 def _boxes(array: np.ndarray, largest: int) -> list[tuple[slice, ...] | None]:
-    """Bounding box of each class 1..largest, None where the class is absent; found in one pass for all classes."""
+    """Box that holds each class 0..largest, None where one above 0 is absent; found in one pass for all of them."""
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
     found = ndimage.find_objects(array, max_label=largest)
-    return found + [None] * (largest - len(found))
+    whole = tuple(slice(0, size) for size in array.shape)
+    return [whole, *found, *[None] * (largest - len(found))]
 
 
 def _crop(

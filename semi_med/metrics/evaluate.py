@@ -26,7 +26,7 @@ _DEFINITIONS = {
     "assd": "mean of the asd of both directions",
     "surface": "object minus its erosion with face neighbours",
     "interval": "95 % bootstrap interval (BCa) of the mean over cases",
-    "ignored": "voxels where the label says so are background in prediction and label",
+    "ignored": "voxels where the label says so are of no class in prediction and label",
     "undefined": "left out of mean, sd and median, and counted in n_undefined",
 }
 _MORE_DEFINITIONS = {
@@ -97,6 +97,7 @@ def evaluate(
     group_pattern: str | None = None,
     volume_pattern: str | None = None,
     ignored: int | None = None,
+    count_class_0: bool = False,
     iou: bool = False,
     scores: Path | None = None,
 ) -> EvaluationResult:
@@ -119,6 +120,7 @@ def evaluate(
         group_pattern: a regular expression that finds the group of a case in its name, to summarise each group too.
         volume_pattern: one that finds the volume in the name of a slice, to pool the slices of each volume.
         ignored: value of labels where nothing is known, as the data list has it; None if they hold none.
+        count_class_0: measure class 0 like the others; else it is the background, also where `classes` names it.
         iou: also the IoU of every class, background included, over the pixels of all cases together.
         scores: the `volumes.csv` of the predictions, whose confidence is compared with Dice; `<name>_confidence.json`
             and `<name>_risk_coverage.csv` are written then.
@@ -146,7 +148,8 @@ def evaluate(
     if classes is None:
         names = _classes_of_labels(pairing, problems, ignored=ignored, known=recorded_classes(predictions))
     else:
-        names = _foreground(classes)
+        names = dict(classes)
+    names = {int(value): str(name) for value, name in names.items() if count_class_0 or int(value) != 0}
     asked = _Asked(parse_regions(regions, classes=names) if regions else (), group, volume)
     measured, of_regions = _measure_all(
         pairing,
@@ -223,10 +226,6 @@ def _missing_predictions(pairing: Pairing, predictions: Path) -> ProblemsError:
     return ProblemsError(problems, title=f"Predictions in {predictions}")
 
 
-def _foreground(classes: Mapping[int, str]) -> dict[int, str]:
-    return {int(value): str(name) for value, name in classes.items() if int(value) != 0}
-
-
 def _measure_all(
     pairing: Pairing,
     names: Mapping[int, str],
@@ -261,7 +260,7 @@ def _measure_all(
 def _classes_of_labels(
     pairing: Pairing, problems: dict[str, SemiMedError], *, ignored: int | None, known: Mapping[int, str]
 ) -> dict[int, str]:
-    """Names for the values that occur in the labels; a label that cannot be read goes to `problems`."""
+    """Names for 0 and the values that occur in the labels; a label that cannot be read goes to `problems`."""
     values: set[int] = set()
     for case, (_, label) in pairing.pairs.items():
         try:
@@ -276,12 +275,12 @@ def _classes_of_labels(
             values.update(found)
         except SemiMedError as error:
             problems[case] = error
-    values -= {0, ignored}
-    if not values and not problems:
+    values -= {ignored}
+    if not values - {0} and not problems:
         raise InputError(
             "wanted a label with a class above 0, but all are empty", fix="Check the labels or name the classes"
         )
-    return {value: known.get(value, f"class {value}") for value in sorted(values)}
+    return {value: known.get(value, f"class {value}") for value in sorted(values | {0})}
 
 
 def _line(row: Row) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from semi_med.ignored import IGNORED
+
 
 def without_ignored(prediction: np.ndarray, label: np.ndarray, *, ignored: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays with background where the label is `ignored`.
+    """Both arrays with `IGNORED`, which is no class, where the label is `ignored`.
 
     Such voxels are then in no overlap and no volume, and both objects have a surface where they begin.
 
@@ -18,4 +20,5 @@ def without_ignored(prediction: np.ndarray, label: np.ndarray, *, ignored: int |
     if ignored is None:
         return prediction, label
     seen = label != ignored
-    return prediction * seen, label * seen
+    prediction, label = (np.where(seen, array, np.uint8(IGNORED)) for array in (prediction, label))
+    return prediction, label

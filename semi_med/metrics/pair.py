@@ -32,7 +32,7 @@ def measure_pair(
     Args:
         prediction: a file of class indices.
         label: the expert's.
-        classes: class index to name, without the background.
+        classes: class index to name of what is measured; 0 among them is measured like the others.
         regions: unions of classes to measure too.
         closed: any other value in the prediction is an error.
         ignored: value of the label where nothing is known; None if it holds none.
@@ -57,7 +57,7 @@ def measure_pair(
     if expert.axes == 2:  # no thickness, so no volume
         arrays = [array[:, :, 0] for array in arrays]
     spacing = None if is_picture(label) else [float(size) for size in expert.spacing[: arrays[1].ndim]]
-    rows = case_metrics(*arrays, classes=classes, spacing=spacing)
+    rows = case_metrics(*arrays, classes=classes, spacing=spacing, count_class_0=0 in classes)
     return rows, region_metrics(*arrays, regions=regions, spacing=spacing)
 
 

@@ -23,6 +23,7 @@ _NOT_FOR_PEOPLE = (
     "trained_with",
 )
 _LAST = ("train", "validate", "initialize", "training", "evaluating", "run", "finalize")
+_SHARES_OF_CE = ("alpha", "alpha_unsupervised")  # settings of methods; the rest is Dice
 TASK_OF_A_BUNDLE = Path("configs", "task")  # where a bundle of a person's own data keeps the parts of its task
 
 
@@ -169,6 +170,8 @@ def compose_config(name: str, *, method: str, task: TaskLike) -> dict[str, Any]:
     values, ignored = task.about.get("label_values"), task.about.get("ignored", IGNORED)
     if values or ignored != IGNORED:
         _map_values(config, values or list(range(len(task.about["labels"]))), ignored)
+    if task.about.get("count_class_0") and name == "train":
+        _count_class_0(config)
     return _in_order({key: _expand(value, config) for key, value in config.items()})
 
 
@@ -181,6 +184,19 @@ def _rooms(method: str, task: Task) -> list[Path]:
     strong = [HERE / "common" / "strong"] if about.get("strong") else []
     rivals = [HERE / "common" / "adversarial"] if about.get("discriminators") else []
     return [*common, *rivals, *slices, *strong, here, *own, here / "over", task.own(method)]
+
+
+def _count_class_0(config: dict[str, Any]) -> None:
+    """Let class 0 be a class like the others: in losses (Dice leaves it out), metrics, and not outside of a picture."""
+    config["method"] = {**config["method"], **{key: 1.0 for key in _SHARES_OF_CE if key in config["method"]}}
+    config["validate"]["key_metric"]["mean_dice"]["include_background"] = True
+    for handler in config["train"]["handlers"]:
+        if handler["_target_"] == "semi_med.engines.Validate":
+            handler["first_class"] = 0
+    for side in ("labeled", "unlabeled"):
+        if f"{side}_batches" in config["train"]:
+            config["train"][f"{side}_batches"]["label_fill"] = IGNORED
+        config[f"{side}_augment"]["label_fill"] = IGNORED
 
 
 def _know_colors(config: dict[str, Any], task: Task) -> None:
@@ -269,8 +285,7 @@ def compose_metadata(*, method: str, task: TaskLike) -> dict[str, Any]:
     """`metadata.json` after MONAI's schema."""
     task = find_task(task)
     about_task, about = task.about, about_method(method)
-    shared = _part(task.folder, "shared")
-    crop = shared["crop_size"]
+    crop = compose_config("inference", method=method, task=task)["crop_size"]
     labels = about_task["labels"]
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"

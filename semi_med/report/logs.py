@@ -18,6 +18,7 @@ HEALTH = {
     "discriminator_labeled": "Discriminator on labels",
     "discriminator_unlabeled": "Discriminator on pseudo-labels",
     "discriminator_right": "Share that the discriminator tells rightly",
+    "matched": "Share of the strong view with a source",
     "pasted": "Pasted share of voxels",
     "foreground": "Foreground share of voxels",
     "agreement": "Agreement of the two opinions",

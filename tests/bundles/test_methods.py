@@ -23,7 +23,10 @@ from tests.conftest import TINY_SETTINGS, BundleRunner
 ErrorOf = Callable[[Callable[[], object]], Any]
 
 TASK = "phantom"
-SECOND = {"cotrain": "peer", "cps": "peer", "mean_teacher": "teacher", "uamt": "teacher", "bcp": "teacher"}
+SECOND = {
+    **{"cotrain": "peer", "cps": "peer", "mean_teacher": "teacher", "uamt": "teacher", "bcp": "teacher"},
+    "densefixmatch": "network",  # the first, which is deployed, is its teacher
+}
 BESIDE_THE_LOSS = {
     "supervised": {"supervised"},
     "bcp_pretrain": {"supervised"},
@@ -32,6 +35,7 @@ BESIDE_THE_LOSS = {
     "cps": {"supervised", "cross_1", "cross_2", "unsupervised_weight"},
     "bcp": {"supervised", "unsupervised"},
     "cotrain": {"supervised", "unsupervised", "fixed_1", "dynamic_1", "unsupervised_weight"},
+    "densefixmatch": {"supervised", "unsupervised", "unsupervised_weight", "matched"},
     "fixmatch": {"supervised", "unsupervised", "pasted"},
     "fixmatchseg": {"supervised", "unsupervised", "accepted", "confidence"},
     "segmatch": {
@@ -51,7 +55,7 @@ BESIDE_THE_LOSS = {
 }
 WITH_PSEUDO_LABELS = {*SECOND, "fixmatch", "fixmatchseg", "segmatch", "supmix", "unimatch"}
 HEALTH = {"confident", "foreground", "agreement"}
-WATCHED = ("mean_teacher", "bcp")
+WATCHED = ("mean_teacher", "bcp", "densefixmatch")
 WEAK_BY_THE_PAPER = {"segmatch"}  # labelled crops are flipped and shifted only
 
 
@@ -157,7 +161,13 @@ def test_the_columns_of_the_curves_are_those_the_documentation_names(trained: Tr
     wanted = {"loss", *BESIDE_THE_LOSS[method], *(HEALTH if method in WITH_PSEUDO_LABELS else set())}
     assert wanted <= found[0].keys()
     assert all(torch.isfinite(torch.tensor(float(row[name]))) for row in found for name in wanted)
-    others = {"cotrain": "cotraining", "bcp_pretrain": "bcp", "fixmatch": "unimatch", "supmix": "supmix_sufd"}
+    others = {
+        "densefixmatch": "dense_fixmatch",
+        "cotrain": "cotraining",
+        "bcp_pretrain": "bcp",
+        "fixmatch": "unimatch",
+        "supmix": "supmix_sufd",
+    }
     document = others.get(method, method)
     text = (Path(__file__).parents[2] / "docs" / "methods" / f"{document}.md").read_text(encoding="utf-8")
     described = wanted - {"loss", "supervised", "unsupervised"}
@@ -229,6 +239,7 @@ def is_a_setting(config: dict[str, Any], name: str) -> bool:
 def test_every_override_of_a_methods_page_is_a_setting_of_its_bundle(page: Path) -> None:
     method, task = {
         "cotraining": ("cotrain", "la"),
+        "dense_fixmatch": ("densefixmatch", "cityscapes"),
         "fixmatchseg": ("fixmatchseg", "camus"),
         "segmatch": ("segmatch", "lgg"),
         "supmix_sufd": ("supmix", "chase"),

@@ -13,6 +13,7 @@ from semi_med.data.augment import Augment, View
 from semi_med.data.cases import CachedCases
 from semi_med.data.crops import CropBatches, PairedBatches
 from semi_med.errors import InputError
+from semi_med.ignored import IGNORED
 
 CROP, MARGIN = (4, 6, 5), (2, 3, 1)
 
@@ -357,3 +358,142 @@ def test_labels_outside_the_scan_are_what_was_asked_for():
     assert 0 < outside.float().mean() < 1
     assert torch.equal(filled["label_context"], plain["label_context"].masked_fill(outside, 255))
     assert torch.equal(filled["context"], plain["context"])
+
+
+# --- A second crop, and implicit sampling -----------------------------------------------------------------------------
+
+
+def first_voxel(context, margin=MARGIN):
+    """Where the crop in a context of coordinates begins in the scan, from 0."""
+    corner = tuple(margin[: context.dim() - 1])
+    return [int(value) - 1 for value in context[(slice(None), *corner)]]
+
+
+@pytest.mark.parametrize("second_crop", ["overlap", "any"])
+def test_a_second_crop_lies_in_the_scan_at_its_offset_and_leaves_the_first_as_it_was(second_crop):
+    plain, more = crops((20, 16, 5), batch_size=60), crops((20, 16, 5), batch_size=60, second_crop=second_crop)
+    batch, before = more.batch(2), plain.batch(2)
+    assert all(torch.equal(batch[key], before[key]) for key in before if key != "case")
+    moved = []
+    for context, other, offset in zip(batch["context"], batch["context_2"], batch["offset"].tolist(), strict=True):
+        there = first_voxel(other)
+        assert [b - a for a, b in zip(first_voxel(context), there, strict=True)] == offset
+        assert all(0 <= place <= s - c for place, s, c in zip(there, (20, 16, 5), CROP, strict=True))
+        moved.append(offset)
+    largest = np.abs(moved).max(0)
+    assert largest[2] == 0  # the crop is as long as the scan
+    if second_crop == "overlap":
+        assert largest[0] == CROP[0] // 2 and largest[1] == CROP[1] // 2
+    else:
+        assert largest[0] > CROP[0] and largest[1] > CROP[1]
+
+
+@pytest.mark.parametrize("second_crop", ["same", "any"])
+@pytest.mark.parametrize("shape", [(20, 16, 5), (3, 4, 3), (4, 6, 5), (3, 30, 9)])
+def test_a_batch_says_where_the_scan_is_in_its_context(shape, second_crop):
+    batch = crops(shape, batch_size=20, second_crop=second_crop).batch(0)
+    for end in ("", "_2") if second_crop == "any" else ("",):
+        for context, ends in zip(batch[f"context{end}"], batch[f"scan{end}"].tolist(), strict=True):
+            inside = torch.zeros_like(context[0], dtype=torch.bool)
+            inside[tuple(slice(first, last) for first, last in ends)] = True
+            assert torch.equal(inside, context[0] > 0)
+
+
+def test_the_free_margin_of_a_second_crop_is_its_own():
+    batch = crops((20, 16, 5), batch_size=40, second_crop="any").batch(0)
+    for other, free in zip(batch["context_2"], batch["margin_2"].tolist(), strict=True):
+        starts = zip(first_voxel(other), (20, 16, 5), CROP, MARGIN, strict=True)
+        assert free == [[min(m, a), min(m, s - c - a)] if s > c else [0, 0] for a, s, c, m in starts]
+
+
+def test_of_a_scan_that_is_smaller_than_the_crop_both_crops_are_the_same():
+    batch = crops((3, 5, 5), second_crop="any").batch(0)
+    assert torch.equal(batch["context"], batch["context_2"])
+    assert not batch["offset"].any()
+
+
+def test_the_second_crop_of_a_slice_is_of_that_slice():
+    batch = crops((30, 20, 9), crop_size=CROP[:2], margin=MARGIN[:2], batch_size=30, second_crop="any").batch(0)
+    slices = [batch[key][:, 2, 3, 3] for key in ("context", "context_2")]
+    assert torch.equal(*slices)
+    assert len(set(slices[0].tolist())) > 3
+
+
+@pytest.mark.parametrize("second_crop", ["twice", True])
+def test_another_relation_of_crops_is_refused(second_crop):
+    with pytest.raises(InputError, match="second_crop is one of same, overlap, any, not"):
+        crops(*SHAPES, second_crop=second_crop)
+
+
+def named(names, *, label=True, **settings):
+    """Batches of two cases by these names, all of one size; the image holds the place of the name in the alphabet."""
+
+    def transform(item):
+        image = np.full((1, 4, 6, 5), ord(item["image"]) - 96)
+        return {"image": image, "label": np.ones((1, 4, 6, 5))} if label else {"image": image}
+
+    data = [{"image": name, "case": name} | ({"label": ""} if label else {}) for name in names]
+    stream = "labeled" if label else "unlabeled"
+    return CropBatches(CachedCases(data, transform), CROP, 2, margin=0, stream=stream, **settings)
+
+
+def taught_and_unlabeled(pairs, iterations):
+    """Names that come with their label, names without one, and how many labels are ignored throughout."""
+    taught, unlabeled, ignored = [], [], 0
+    for iteration in iterations:
+        labeled, other = pairs.pair(iteration)
+        for name, label in zip(labeled["case"], labeled["label_context"], strict=True):
+            if bool((label == IGNORED).all()):
+                assert len(labeled["case"]) == 1
+                ignored += 1
+            else:
+                assert bool((label == 1).all())
+                taught.append(name)
+        unlabeled += other["case"]
+    return sorted(taught), sorted(unlabeled), ignored
+
+
+def test_implicit_sampling_draws_every_case_once_in_a_pass_and_sorts_them_by_their_labels():
+    pairs = PairedBatches(named("ab"), named("cdefgh", label=False), sampling="implicit")
+    without = 0
+    for turn in range(8):  # eight cases, four in a pair
+        taught, unlabeled, ignored = taught_and_unlabeled(pairs, (2 * turn, 2 * turn + 1))
+        assert (taught, unlabeled) == (["a", "b"], list("cdefgh"))
+        without += ignored
+    assert 0 < without < 8
+
+
+def test_an_unlabelled_side_without_any_gets_one_all_the_same():
+    pairs = PairedBatches(named("abcdefgh"), named("i", label=False), sampling="implicit")
+    found = [pairs.pair(iteration) for iteration in range(9)]
+    assert {name for _, unlabeled in found for name in unlabeled["case"]} == {"i"}
+    assert {len(labeled["case"]) for labeled, _ in found} == {3, 4}
+
+
+def test_a_case_on_both_sides_goes_to_both():
+    pairs = PairedBatches(named("ab"), named("abcd", label=False), sampling="implicit")
+    for iteration in range(4):
+        assert taught_and_unlabeled(pairs, [iteration]) == (["a", "b"], list("abcd"), 0)
+
+
+def test_implicit_pairs_are_a_pure_function_of_seed_and_iteration_and_of_the_rank():
+    def pairs(**settings):
+        return PairedBatches(named("ab", **settings), named("cdefgh", label=False, **settings), sampling="implicit")
+
+    for one, other in zip(pairs().pair(5), pairs().pair(5), strict=True):
+        assert same(one, other)
+    parts = [taught_and_unlabeled(pairs(rank=rank, world_size=2), [3]) for rank in (0, 1)]
+    assert sorted(parts[0][0] + parts[1][0]) == ["a", "b"]
+    assert sorted(parts[0][1] + parts[1][1]) == list("cdefgh")
+
+
+@pytest.mark.parametrize(
+    ("unlabeled", "sampling", "text"),
+    [
+        ("cd", "uniform", "sampling is one of explicit, implicit, not 'uniform'"),
+        ("", "implicit", "there are no unlabelled ones"),
+    ],
+)
+def test_a_sampling_that_cannot_be_is_refused(unlabeled, sampling, text):
+    with pytest.raises(InputError, match=text):
+        PairedBatches(named("ab"), named(unlabeled, label=False) if unlabeled else None, sampling=sampling)

@@ -242,6 +242,16 @@ def test_a_list_says_what_its_labels_ignore_and_others_say_nothing(tmp_path):
     assert "ignored" not in path.read_text()
 
 
+def test_class_0_is_measured_only_where_a_list_says_so(tmp_path):
+    path = write(tmp_path)
+    names = load_data_list(path).names_by_value
+    assert load_data_list(path).structures_by_value == {value: name for value, name in names.items() if value}
+    listed = load_data_list(write(tmp_path, count_class_0=True))
+    assert listed.structures_by_value == names
+    save_data_list(listed, path)
+    assert '"count_class_0": true' in path.read_text()
+
+
 @pytest.mark.parametrize("value", [254, 0, -1])
 def test_another_value_that_is_ignored_is_refused_with_how_to_renumber(tmp_path, value):
     (problem,) = problems(write(tmp_path, ignored=value))

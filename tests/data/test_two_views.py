@@ -89,6 +89,19 @@ def test_what_lies_beyond_the_scan_is_not_seen(dimensions):
 
 
 @dimensions_2_and_3
+def test_padding_of_a_scan_that_is_smaller_than_the_crop_is_not_seen(dimensions):
+    batch = batch_of(dimensions, free=0)
+    scan = torch.tensor([[m + 1, m + c - 2] for m, c in zip(MARGIN[dimensions], CROP[dimensions], strict=True)])
+    whole = TwoViews(CROP[dimensions], None, RandAugment(0, cutout=None))
+    out = whole({**batch, "scan": scan.expand(4, -1, -1)}, generator())
+    expected = torch.zeros_like(out["seen"])
+    expected[(..., *[slice(1, c - 2) for c in CROP[dimensions]])] = True
+    assert torch.equal(out["seen"], expected)
+    assert torch.equal(out["strong_seen"], expected)
+    assert whole(batch, generator())["seen"].all()
+
+
+@dimensions_2_and_3
 def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     policy = CTAugment(1, only=["identity"], cutout=None)
     view = TwoViews(CROP[dimensions], flips_and_shift(dimensions), probe=policy)
@@ -106,6 +119,29 @@ def test_a_probe_has_its_label_and_its_bins_and_teaches_the_policy(dimensions):
     plain = TwoViews(CROP[dimensions], probe=RandAugment())(batch_of(dimensions), generator())
     assert plain["probe"].shape == plain["image"].shape
     assert "probe_used" not in plain
+
+
+@dimensions_2_and_3
+def test_a_second_crop_makes_the_strong_view_and_its_matrix_leads_to_the_first(dimensions):
+    """The scan holds the place of each voxel, so that what a view sees tells where it looks."""
+    margin, crop = MARGIN[dimensions], CROP[dimensions]
+    shape = tuple(c + 2 * m for c, m in zip(crop, margin, strict=True))
+    offset = torch.tensor([[3, -4, 2][:dimensions]]).expand(2, -1)
+    lines = [torch.arange(size).float() for size in shape]
+    context = torch.stack(torch.meshgrid(*lines, indexing="ij"))[None].repeat(2, 1, *[1] * dimensions)
+    moved = context + offset.view(2, dimensions, *[1] * dimensions)
+    free = torch.tensor([[m, m] for m in margin]).expand(2, -1, -1)
+    batch = {"context": context, "margin": free, "context_2": moved, "margin_2": free * 0, "offset": offset}
+    view = TwoViews(crop, flips_and_shift(dimensions), RandAugment(1, only=["rotate"], cutout=None))
+    out, wider = view(batch, generator()), view({**batch, "margin_2": free}, generator())
+    assert 0 < out["strong_seen"].sum() < wider["strong_seen"].sum()
+    assert torch.equal(out["seen"], wider["seen"])
+    for key, matrix, seen_key in (("weak", "weak_matrix", "seen"), ("image", "strong_matrix", "strong_seen")):
+        places = torch.stack(torch.meshgrid(*[torch.arange(c) for c in crop], indexing="ij")).flatten(1).double()
+        places = torch.cat([places, torch.ones(1, places.shape[1])])
+        expected = (out[matrix] @ places)[:, :-1].view(2, dimensions, *crop).float()
+        inside = out[seen_key].expand(-1, dimensions, *[-1] * dimensions)
+        assert torch.allclose(out[key][inside], expected[inside], atol=1e-3)
 
 
 def test_an_empty_batch_stays_empty():

@@ -55,6 +55,16 @@ def test_each_axis_has_its_own_window_and_stride():
     assert {tuple(seen.shape[2:]) for seen in network.windows} == {(4, 3, 2)}
 
 
+@pytest.mark.parametrize(
+    ("window", "stride", "seen"), [((-1, -1, -1), (3, 3, 3), (8, 6, 4)), ((4, -1, 2), (4, 9, 2), (4, 6, 2))]
+)
+def test_a_window_can_be_the_whole_of_an_axis(window, stride, seen):
+    network, image = Recorder(), torch.randn(1, 1, 8, 6, 4)
+    probs = ProbabilityWindowInferer(window, stride)(image, network)
+    assert {tuple(part.shape[2:]) for part in network.windows} == {seen}
+    assert torch.allclose(probs[:, 1:], torch.sigmoid(image))
+
+
 def test_every_window_counts_the_same():
     class Counter(nn.Module):
         calls = 0

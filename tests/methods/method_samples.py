@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from semi_med.networks import VNet
+from semi_med.ops import affine
 
 CLASSES = 3
 CROP = {2: (6, 8), 3: (4, 6, 8)}
@@ -39,6 +40,8 @@ def batches(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A labelled and an unlabelled batch as a `View` gives them; `weak`, `image` and `strong_2` differ.
 
+    They have the matrices of two views as well, the one flipped, the other moved by a voxel; a corner is not seen.
+
     Args:
         dimensions: 2 or 3.
         labeled, unlabeled: batch sizes.
@@ -54,6 +57,10 @@ def batches(
     context = normal(unlabeled, 1, *(c + 2 * m for c, m in zip(crop, around, strict=True)))
     middle = (slice(None), slice(None), *(slice(m, m + c) for c, m in zip(crop, around, strict=True)))
     weak = context[middle].clone()
+    flipped, moved = torch.zeros(2, unlabeled, dimensions)
+    flipped[:, 0], moved[:, 1] = 1, 1
+    seen = torch.ones(unlabeled, 1, *crop, dtype=torch.bool)
+    seen[(..., *[0] * dimensions)] = False
     free = torch.stack([torch.randint(0, m + 1, (unlabeled, 2), generator=generator) for m in around], dim=1)
     return (
         {
@@ -66,6 +73,9 @@ def batches(
             "context": context,
             "margin": free if margin is None else torch.full_like(free, margin),
             "strong_2": weak - 0.2 * normal(*weak.shape),
+            "weak_matrix": affine.flip(flipped > 0, crop),
+            "strong_matrix": affine.translation(moved),
+            "seen": seen,
         },
     )
 

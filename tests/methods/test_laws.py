@@ -17,6 +17,7 @@ from semi_med.methods import (
     UAMT,
     CopyPaste,
     CoTraining,
+    DenseFixMatch,
     FixMatch,
     FixMatchSeg,
     MeanTeacher,
@@ -39,12 +40,14 @@ class Row:
         learns: each unsupervised term and the name of the network that learns from it, and no other.
         nothing_confident: settings with which no voxel is confident; None if the method has no threshold.
         sees: the unlabelled view that a term's learner sees, where it is not `image`.
+        deployed: name of the network that comes first.
     """
 
     build: Callable[..., Method]
     learns: Mapping[str, str] = field(default_factory=dict)
     nothing_confident: Mapping[str, Any] | None = None
     sees: Mapping[str, str] = field(default_factory=dict)
+    deployed: str = "network"
 
 
 def supervised(dimensions: int, **settings: Any) -> Method:
@@ -97,6 +100,14 @@ def unimatch(dimensions: int, **settings: Any) -> Method:
     return UniMatch(network=tiny_network(dimensions, 1), **{"threshold": 0.0, **settings})
 
 
+def dense_fixmatch(dimensions: int, **settings: Any) -> Method:
+    return DenseFixMatch(network=tiny_network(dimensions, 1, dropout=0.2), **{"threshold": 0.0, **settings})
+
+
+def dense_fixmatch_student(dimensions: int, **settings: Any) -> Method:
+    return dense_fixmatch(dimensions, **{"labels_from": "student", "alpha_unsupervised": 0.5, **settings})
+
+
 def supmix(dimensions: int, **settings: Any) -> Method:
     return unimatch(dimensions, **{"mixing": "supmix", "alpha": 0.5, "alpha_unsupervised": 0.5, **settings})
 
@@ -122,6 +133,10 @@ ROWS = {
     "segmatch": Row(segmatch, {"unsupervised": "network"}, {"gate": "confidence", "threshold": 1.01}),
     "fixmatchseg": Row(fixmatchseg, {"unsupervised": "network"}, {"threshold": 1.01}),
     "fixmatch": Row(fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}),
+    "dense_fixmatch": Row(dense_fixmatch, {"unsupervised": "network"}, {"threshold": 1.01}, deployed="teacher"),
+    "dense_fixmatch_student": Row(
+        dense_fixmatch_student, {"unsupervised": "network"}, {"threshold": 1.01}, deployed="teacher"
+    ),
     "unimatch": Row(unimatch, nothing_confident={"threshold": 1.01}, **UNIMATCH),
     "unimatch_classmix": Row(lambda n, **s: unimatch(n, mixing="classmix", **s), **UNIMATCH),
     "unimatch_supmix": Row(supmix, **UNIMATCH),
@@ -184,7 +199,7 @@ def test_terms_are_scalars_and_the_loss_is_the_one_to_minimise(row, dimensions):
 @every_method
 def test_the_deployed_network_is_the_first_and_all_are_trained_modules(row, dimensions):
     networks = row.build(dimensions).networks()
-    assert next(iter(networks)) == "network"
+    assert next(iter(networks)) == row.deployed
     assert all(isinstance(network, torch.nn.Module) for network in networks.values())
 
 
@@ -414,7 +429,7 @@ def test_fields_are_networks_and_plain_numbers_only(row, dimensions):
 
 
 every_method_with_a_mean_teacher = pytest.mark.parametrize(
-    "row", [pytest.param(ROWS[name], id=name) for name in ("mean_teacher", "uamt", "bcp")]
+    "row", [pytest.param(ROWS[name], id=name) for name in ("mean_teacher", "uamt", "bcp", "dense_fixmatch")]
 )
 
 

@@ -184,3 +184,33 @@ def test_the_command_shows_regions_and_groups(folders, tmp_path):
     assert ["case", "ES", "cavity", "1", "1", "0.6667", "-", "-", "0", "2.00 pixels"] in rows
     assert any(row[:3] == ["volume", "all", "cavity"] for row in rows)
     assert "HD95 [pixels]" in done.output and "[mm]" not in done.output
+
+
+# ---- class 0 as a class --------------------------------------------------------------------------------------------
+
+
+def test_class_0_is_measured_where_it_counts(folders):
+    plain, counted = (evaluate(*folders, count_class_0=counts) for counts in (False, True))
+    assert set(plain.classes) == {1} and set(counted.classes) == {0, 1}
+    rows = {(row["case"], row["class"]): row for row in counted.rows}
+    # of 80 pixels 16 are the block; its prediction leaves 8 of them to class 0
+    assert rows["A_ES", 0]["jaccard"] == pytest.approx(64 / 72)
+    assert str([row for row in counted.rows if row["class"] == 1]) == str(plain.rows)  # NaN is not NaN
+    named = {0: "road", 1: "car"}
+    assert set(evaluate(*folders, classes=named).classes) == {1}
+    assert evaluate(*folders, classes=named, count_class_0=True).classes == named
+
+
+def test_the_command_counts_class_0_as_the_data_list_says(folders, tmp_path):
+    content = {
+        "name": "street",
+        "labels": {"0": "road", "1": "car"},
+        "test": [{"image": f"{case}.png", "label": f"{case}.png"} for case in ("A_ED", "A_ES", "B_ED")],
+    }
+    for counts, classes in ((True, {"0", "1"}), (None, {"1"})):
+        path = tmp_path / f"{counts}.json"
+        path.write_text(json.dumps(content | ({"count_class_0": True} if counts else {})))
+        options = ["-o", str(tmp_path / "t.csv"), "--data-list", str(path)]
+        done = CliRunner().invoke(app, ["evaluate", *map(str, folders), *options])
+        assert done.exit_code == 0, done.output
+        assert {row["class"] for row in csv.DictReader((tmp_path / "t.csv").open())} == classes

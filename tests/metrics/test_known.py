@@ -14,6 +14,20 @@ def sample(seed, shape=(6, 5, 4)):
     return [(rng.random(shape) < share).astype(np.uint8) for share in (0.4, 0.6, 0.3)]
 
 
+def test_where_nothing_is_known_neither_is_of_class_0():
+    prediction, label = np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 255, 255, 0]], np.uint8)
+    arrays = without_ignored(prediction, label, ignored=255)
+    assert [array.tolist() for array in arrays] == [[[0, 255, 255, 1]], [[0, 255, 255, 0]]]
+    zero, one = case_metrics(*arrays, classes={0: "road", 1: "car"}, spacing=None, count_class_0=True)
+    assert (zero["class_name"], zero["prediction_voxels"], zero["label_voxels"], zero["both_voxels"]) == (
+        "road",
+        1,
+        2,
+        1,
+    )
+    assert (one["prediction_voxels"], one["label_voxels"], one["both_voxels"]) == (1, 0, 0)
+
+
 def measure(prediction, label, *, ignored=None):
     arrays = without_ignored(prediction, label, ignored=ignored)
     return case_metrics(*arrays, classes={1: "organ"}, spacing=(1.0, 1.0, 1.0))[0]
