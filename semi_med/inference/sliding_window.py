@@ -135,7 +135,7 @@ class ProbabilityWindowInferer(Inferer):
         if flat:  # slices are windows that are one voxel thick
             axis = self.slice_axis % 3
             window, stride = ((*one[:axis], 1, *one[axis:]) for one in (window, stride))
-        window = [length if size == -1 else size for size, length in zip(window, image.shape[1:], strict=True)]
+        window = tuple(length if size == -1 else size for size, length in zip(window, image.shape[1:], strict=True))
         grid = WindowGrid.over(image.shape[1:], window, stride, axis=axis)
         device = image.device
         ladder = Ladder(rungs or [Rung(self.at_once, self.device or device, device)], members, say=say)
