@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semi_med.losses import dice_boundary
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import pseudo_label
+from semi_med.ops import gaussian_ramp, image_confidence, pseudo_label
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,13 +36,16 @@ class FixMatchSeg(Method):
 
     network: nn.Module
     threshold: float = 0.9  # tau
+    gate: Literal["image", "foreground"] = "image"  # over which voxels the confidence of an image is averaged
     weight: float = 1.0  # lambda_u
+    ramp_iterations: int = 0  # until lambda_u is reached; the paper has no ramp
     boundary: float = 1.0  # weight of BL beside DL; 0 leaves it out
     teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
     health_confidence: float = 0.9  # only counted for the curve "confident"
 
     def __post_init__(self) -> None:
         """Refuse settings that would train something else than they say."""
+        require_choice("gate", self.gate, ("image", "foreground"))
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_share("health_confidence", self.health_confidence)
         if self.boundary < 0:
@@ -53,14 +56,15 @@ class FixMatchSeg(Method):
         count = len(labeled["image"])
         with teaching(self.network, self.teacher_mode):
             label, _, confidence = pseudo_label(self.network(unlabeled["weak"]))
-        accepted = confidence.flatten(1).mean(1) >= self.threshold
+        accepted = image_confidence(confidence, label, gate=self.gate) >= self.threshold
 
         logits = self.network(torch.cat([labeled["image"], unlabeled["image"]]))
         supervised = self._loss(logits[:count], labeled["label"]).mean()
         unsupervised = (self._loss(logits[count:], label) * accepted).sum() / len(label)
 
+        weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         return {
-            "loss": supervised + self.weight * unsupervised,
+            "loss": supervised + weight * unsupervised,
             "supervised": supervised,
             "unsupervised": unsupervised,
             "accepted": accepted.float().mean(),
