@@ -8,7 +8,7 @@ from method_samples import CLASSES, CROP, batches, tiny_network
 from slow_equations import foreground_overlap, forward, numbers, softmax
 
 from semi_med.methods import FixMatchSeg
-from semi_med.ops import signed_distance
+from semi_med.ops import draw_cutmix_regions, signed_distance
 
 dimensions_2_and_3 = pytest.mark.parametrize("dimensions", [2, 3])
 
@@ -75,6 +75,26 @@ def test_the_gate_can_be_over_the_predicted_foreground(dimensions):
     for threshold, passing in ((low + middle) / 2, 2), ((middle + high) / 2, 1):
         method = FixMatchSeg(network=network, gate="foreground", threshold=threshold, teacher_mode="eval")
         assert numbers(method, labeled, unlabeled)["accepted"] == pytest.approx(passing / 3)
+
+
+@dimensions_2_and_3
+def test_a_mixture_of_two_strong_views_counts_if_both_pictures_pass(dimensions):
+    network = tiny_network(dimensions, 1, normalization="instance")
+    labeled, unlabeled = batches(dimensions)
+    weak = softmax(forward(network, unlabeled["weak"], "eval"))
+    sure = [float(image.amax(0).mean()) for image in weak]
+    worst = sure.index(min(sure))  # its mixture and that of the picture after it, which it is pasted into, are out
+    threshold = sorted(sure)[:2]
+    torch.manual_seed(0)
+    region = draw_cutmix_regions(3, CROP[dimensions])
+    label = weak.argmax(1, keepdim=True)
+    image, target = (torch.where(region, one.roll(1, 0), one) for one in (unlabeled["image"], label))
+    each = slow_loss(forward(network, image, "train"), target, 1.0)
+
+    method = FixMatchSeg(network=network, cutmix=True, threshold=sum(threshold) / 2, teacher_mode="eval")
+    terms = numbers(method, labeled, unlabeled, seed=0)
+    assert terms["accepted"] == pytest.approx(2 / 3)
+    assert terms["unsupervised"] == pytest.approx(each[(worst + 2) % 3] / 3, abs=1e-4)
 
 
 def test_the_weight_of_the_unlabelled_images_can_be_ramped_up():
