@@ -24,7 +24,7 @@ from semi_med.data.data_list import Case, load_data_list
 from semi_med.inference.bundle import load_bundle
 from semi_med.inference.io import read_label
 from semi_med.inference.reader import ScanReader
-from semi_med.ops import image_confidence, overlap, pseudo_label
+from semi_med.ops import image_confidence, overlap
 
 GATES = ("image", "foreground")
 
@@ -41,21 +41,22 @@ class Belief:
 
 
 def beliefs(run: Path, iteration: int, cases: list[Case], data: Path) -> list[Belief]:
-    """Of the network of an iteration, in evaluation mode, at the size that it sees."""
+    """Of the network of an iteration as it predicts: with windows where it was trained on crops."""
     bundle = load_bundle(run, weights=None, network="1", device=torch.device("cpu"))
     checkpoint = torch.load(run / "checkpoints" / f"iteration_{iteration:08d}.pt", weights_only=True)
     bundle.networks[0].load_state_dict(checkpoint["networks"]["network"])
     load = LoadImaged("image", reader=ScanReader(channels=bundle.channels, flat=True), ensure_channel_first=True)
     found = []
     for case in cases:
-        image = bundle.preprocessing(load({"image": str(data / case.files[0])}))["image"].as_tensor().squeeze(-1)
+        image = bundle.preprocessing(load({"image": str(data / case.files[0])}))["image"].as_tensor()
         hidden = torch.as_tensor(read_label(data / str(case.monitor_label)).array.astype(np.int64)).squeeze()
-        hidden = torch.nn.functional.interpolate(hidden[None, None].float(), image.shape[1:], mode="nearest").long()
+        hidden = torch.nn.functional.interpolate(hidden[None, None].float(), image.shape[1:3], mode="nearest").long()
         with torch.no_grad():
-            label, _, confidence = pseudo_label(bundle.networks[0](image[None]))
+            probs = bundle.inferer(image[None], bundle.networks)
+        confidence, label = probs.squeeze(-1).max(1, keepdim=True)
         found.append(
             Belief(
-                image[0].numpy().T,
+                image[0, ..., 0].numpy().T,
                 label[0, 0].numpy().T,
                 hidden[0, 0].numpy().T,
                 float(overlap(label, hidden)),
