@@ -8,7 +8,8 @@ nothing is chosen on them). The rest are the pool, whose labels are drawn **by p
 Within the pool each slice counts as a subject, since a labelled and an unlabelled slice of one patient are both of the
 training side; in the test the patient is the subject. Of LGG, labels are drawn among the slices that show a tumour; the
 others are unlabelled. The list goes to <output>/data_list.json, the comparison to <output>/compare; the command is
-printed first.
+printed first. `--variants benchmarks/fixmatchseg.json` adds FixMatchSeg as published, both without boundary loss, and
+the floor with batch norm.
 """
 
 from __future__ import annotations

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from semi_med.losses import dice_boundary
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share, teaching
-from semi_med.ops import pseudo_label
+from semi_med.ops import (
+    draw_cutmix_regions,
+    gaussian_ramp,
+    image_confidence,
+    overlap,
+    partner,
+    paste,
+    pseudo_label,
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,13 +44,17 @@ class FixMatchSeg(Method):
 
     network: nn.Module
     threshold: float = 0.9  # tau
+    gate: Literal["image", "foreground"] = "image"  # over which voxels the confidence of an image is averaged
     weight: float = 1.0  # lambda_u
+    ramp_iterations: int = 0  # until lambda_u is reached; the paper has no ramp
+    cutmix: bool = False  # whether a box of each strong view is filled from another one; not in the paper
     boundary: float = 1.0  # weight of BL beside DL; 0 leaves it out
     teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
     health_confidence: float = 0.9  # only counted for the curve "confident"
 
     def __post_init__(self) -> None:
         """Refuse settings that would train something else than they say."""
+        require_choice("gate", self.gate, ("image", "foreground"))
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_share("health_confidence", self.health_confidence)
         if self.boundary < 0:
@@ -53,24 +65,28 @@ class FixMatchSeg(Method):
         count = len(labeled["image"])
         with teaching(self.network, self.teacher_mode):
             label, _, confidence = pseudo_label(self.network(unlabeled["weak"]))
-        accepted = confidence.flatten(1).mean(1) >= self.threshold
+        accepted = image_confidence(confidence, label, gate=self.gate) >= self.threshold
 
-        logits = self.network(torch.cat([labeled["image"], unlabeled["image"]]))
+        strong, target, counts = unlabeled["image"], label, accepted
+        if self.cutmix:
+            region = draw_cutmix_regions(len(label), label.shape[2:]).to(label.device)
+            strong, target = (paste(one, partner(one), region) for one in (strong, target))
+            counts = accepted & partner(accepted)  # both pictures of a mixture must pass
+
+        logits = self.network(torch.cat([labeled["image"], strong]))
         supervised = self._loss(logits[:count], labeled["label"]).mean()
-        unsupervised = (self._loss(logits[count:], label) * accepted).sum() / len(label)
+        unsupervised = (self._loss(logits[count:], target) * counts).sum() / len(label)
 
+        predicted = pseudo_label(logits[count:])[0]
+        weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         return {
-            "loss": supervised + self.weight * unsupervised,
+            "loss": supervised + weight * unsupervised,
             "supervised": supervised,
             "unsupervised": unsupervised,
             "accepted": accepted.float().mean(),
             "confidence": confidence.mean(),
-            **health(
-                unlabeled,
-                label,
-                confident=confidence >= self.health_confidence,
-                other=pseudo_label(logits[count:])[0],
-            ),
+            **health(unlabeled, label, confident=confidence >= self.health_confidence, other=predicted),
+            "agreement": overlap(target, predicted),  # of mixed with mixed
         }
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from semi_med.ops.mixing import (
     paste,
     repeated,
 )
-from semi_med.ops.pseudo_labels import class_agreement, entropy, overlap, pseudo_label
+from semi_med.ops.pseudo_labels import class_agreement, entropy, image_confidence, overlap, pseudo_label
 from semi_med.ops.ramps import gaussian_ramp
 from semi_med.ops.shifts import SHIFT_DIRECTIONS, com, crop_at, draw_offsets
 from semi_med.ops.warps import seen, warp
@@ -53,6 +53,7 @@ __all__ = [
     "entropy",
     "gaussian_blur",
     "gaussian_ramp",
+    "image_confidence",
     "known",
     "largest_components",
     "mask_dice",

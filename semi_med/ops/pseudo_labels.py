@@ -24,6 +24,28 @@ def pseudo_label(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor
         return label, confidence >= threshold, confidence
 
 
+def image_confidence(confidence: Tensor, label: Tensor, *, gate: str = "image") -> Tensor:
+    """How sure a network is of its label of each image as a whole.
+
+    Args:
+        confidence: the largest probability of each voxel, `(B, 1, *spatial)`.
+        label: class indices, `(B, 1, *spatial)`.
+        gate: "image", the mean over all voxels; or "foreground", the mean over those that are labelled as foreground.
+            Where a structure is small the first says no more than that the background is easy. An image without any
+            foreground is as sure as its least confident voxel: nothing may be in doubt where nothing is seen.
+
+    Returns:
+        `(B,)`.
+    """
+    values = confidence.flatten(1)
+    if gate == "image":
+        return values.mean(1)
+    foreground = (label > 0).flatten(1)
+    count = foreground.sum(1)
+    mean = (values * foreground).sum(1) / count.clamp(min=1)
+    return torch.where(count > 0, mean, values.amin(1))
+
+
 def entropy(probs: Tensor) -> Tensor:
     """Predictive entropy of each voxel in nats: -sum over classes of p log p, 0 to log K.
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from method_samples import CLASSES, CROP, batches, tiny_network
 from slow_equations import foreground_overlap, forward, numbers, softmax
 
 from semi_med.methods import FixMatchSeg
-from semi_med.ops import signed_distance
+from semi_med.ops import draw_cutmix_regions, signed_distance
 
 dimensions_2_and_3 = pytest.mark.parametrize("dimensions", [2, 3])
 
@@ -63,6 +65,46 @@ def test_the_sum_is_divided_by_all_images_and_not_by_those_that_pass():
     )
 
 
+@dimensions_2_and_3
+def test_the_gate_can_be_over_the_predicted_foreground(dimensions):
+    network = tiny_network(dimensions, 1, normalization="instance")
+    labeled, unlabeled = batches(dimensions)
+    weak = softmax(forward(network, unlabeled["weak"], "eval"))
+    sure = [float(image.amax(0)[image.argmax(0) > 0].mean()) for image in weak]
+    low, middle, high = sorted(sure)
+    for threshold, passing in ((low + middle) / 2, 2), ((middle + high) / 2, 1):
+        method = FixMatchSeg(network=network, gate="foreground", threshold=threshold, teacher_mode="eval")
+        assert numbers(method, labeled, unlabeled)["accepted"] == pytest.approx(passing / 3)
+
+
+@dimensions_2_and_3
+def test_a_mixture_of_two_strong_views_counts_if_both_pictures_pass(dimensions):
+    network = tiny_network(dimensions, 1, normalization="instance")
+    labeled, unlabeled = batches(dimensions)
+    weak = softmax(forward(network, unlabeled["weak"], "eval"))
+    sure = [float(image.amax(0).mean()) for image in weak]
+    worst = sure.index(min(sure))  # its mixture and that of the picture after it, which it is pasted into, are out
+    threshold = sorted(sure)[:2]
+    torch.manual_seed(0)
+    region = draw_cutmix_regions(3, CROP[dimensions])
+    label = weak.argmax(1, keepdim=True)
+    image, target = (torch.where(region, one.roll(1, 0), one) for one in (unlabeled["image"], label))
+    each = slow_loss(forward(network, image, "train"), target, 1.0)
+
+    method = FixMatchSeg(network=network, cutmix=True, threshold=sum(threshold) / 2, teacher_mode="eval")
+    terms = numbers(method, labeled, unlabeled, seed=0)
+    assert terms["accepted"] == pytest.approx(2 / 3)
+    assert terms["unsupervised"] == pytest.approx(each[(worst + 2) % 3] / 3, abs=1e-4)
+
+
+def test_the_weight_of_the_unlabelled_images_can_be_ramped_up():
+    labeled, unlabeled = batches(2)
+    method = FixMatchSeg(network=tiny_network(2, 1), threshold=0.0, weight=0.5, ramp_iterations=10)
+    for iteration, weight in ((0, 0.5 * math.exp(-5)), (5, 0.5 * math.exp(-1.25)), (10, 0.5), (99, 0.5)):
+        terms = numbers(method, labeled, unlabeled, iteration=iteration)
+        assert terms["loss"] == pytest.approx(terms["supervised"] + weight * terms["unsupervised"], abs=1e-5)
+
+
 def test_at_a_threshold_of_one_only_a_saturated_image_passes():
     labeled, unlabeled = batches(2)
     assert numbers(FixMatchSeg(network=tiny_network(2, 1), threshold=1.0), labeled, unlabeled)["accepted"] == 0
@@ -84,6 +126,7 @@ def test_monitoring_gives_the_overlap_of_the_pseudo_label_with_the_hidden_label(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
+        ({"gate": "edge"}, "gate must be one of image, foreground, not 'edge'"),
         ({"teacher_mode": "test"}, "teacher_mode must be one of eval, train, not 'test'"),
         ({"boundary": -1.0}, "boundary is a weight of at least 0, not -1.0"),
     ],

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semi_med.ops import IGNORED, class_agreement, entropy, overlap, pseudo_label
+from semi_med.ops import IGNORED, class_agreement, entropy, image_confidence, overlap, pseudo_label
 
 
 def logits_of(*probs):
@@ -90,3 +90,25 @@ def test_agreement_counts_each_class_of_a_label_alike():
     found = class_agreement(probs.expand(3, -1, -1), torch.cat([label, partly, unknown]))
     assert found[:2].tolist() == pytest.approx([(0.8 + 0.5) / 2, (0.8 + 0.5) / 2])
     assert found[2].isnan()
+
+
+# ---- confidence of an image ----------------------------------------------------------------------------------------
+
+CONFIDENCE = torch.tensor([[0.9, 0.5, 0.7, 0.9], [0.9, 0.6, 0.8, 0.9]])[:, None, None]
+LABEL = torch.tensor([[0, 1, 2, 0], [0, 0, 0, 0]])[:, None, None]
+
+
+def test_an_image_is_as_sure_as_its_mean_voxel():
+    assert image_confidence(CONFIDENCE, LABEL).tolist() == pytest.approx([0.75, 0.8])
+
+
+def test_or_as_sure_as_the_mean_of_its_foreground_and_without_any_as_its_least_confident_voxel():
+    assert image_confidence(CONFIDENCE, LABEL, gate="foreground").tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_a_sure_background_says_nothing_about_the_foreground():
+    label = torch.zeros(1, 1, 10, 10, dtype=torch.int64)
+    label[..., :1, :3] = 1
+    confidence = torch.where(label > 0, 0.55, 1.0)
+    assert float(image_confidence(confidence, label)) > 0.98
+    assert float(image_confidence(confidence, label, gate="foreground")) == pytest.approx(0.55)
