@@ -16,7 +16,7 @@ from PIL import Image
 from semi_med.data.two_views import TwoViews
 from semi_med.datasets import cityscapes, pascal_voc
 from semi_med.ignored import IGNORED
-from semi_med.inference.predictor import predict
+from semi_med.inference import predict
 from semi_med.recipes.compose import compose, compose_config, methods
 from tests.conftest import BundleRunner
 

@@ -116,7 +116,7 @@ def write_flat(root, cases=6, *, labeled=4):
 def test_files_of_two_axes_become_a_2d_bundle_that_trains_and_predicts_them(tmp_path):
     from monai.bundle import run
 
-    from semi_med.inference.predictor import predict
+    from semi_med.inference import predict
 
     folder = write_flat(tmp_path / "data")
     asked = Request(

@@ -48,10 +48,10 @@ def test_monai_finds_every_property_it_asks_of_a_bundle(
     from monai.bundle import ConfigWorkflow
 
     size = [16] * (2 if pair[1] in FLAT else 3)
-    network = {"_target_": "semi_med.networks.VNet", "spatial_dims": len(size), "base_filters": 2, "levels": 2}
+    network = {"_target_": "semi_med.networks.VNet", "in_channels": 1, "spatial_dims": len(size)}
+    network |= {"base_filters": 2, "levels": 2}
     tiny: dict[str, Any] = {"classes": 2, "crop_size": size, "stride": size, "network_def": network}
     if pair[1] in FLAT:
-        network["in_channels"] = 1
         tiny["image_size"] = size
     tiny |= {"bundle_root": str(bundles[pair]), "device": "cpu", "output_dir": str(tmp_path)}
     if kind == "train":
