@@ -19,6 +19,8 @@ def task_parts(
 ) -> Parts:
     """Contents of `about.json`, `shared.json`, `train.json`, `inference.json`, `unlabeled/train.json`, by name.
 
+    Of small structures also what FixMatchSeg has for this task alone.
+
     Args:
         name: of the task.
         found: the fingerprint.
@@ -32,7 +34,10 @@ def task_parts(
     inference["largest_component"] = value["parts"]
     if value["masks"] == "probabilities":
         inference["postprocessing"] = {"transforms": _masks_from_probabilities()}
-    return {
+    own: Parts = {}
+    if value["small"]:
+        own["fixmatchseg/train"] = {"ramp_share": 0.4, "method": {"gate": "foreground", "cutmix": True}}
+    return own | {
         "about": _about(name, found, value, words),
         "shared": {
             "classes": len(found.classes) + 1,

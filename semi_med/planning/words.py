@@ -30,6 +30,7 @@ _TITLES = {
     "strength": "intensity changes",
     "cache": "prepared cases",
     "masks": "masks from",
+    "small": "small structures",
     "parts": "parts of masks",
     "iterations": "updates",
     "learning_rate": "learning rate",
@@ -88,6 +89,8 @@ def shown(choice: Choice) -> str:
         return " x ".join(f"{step:g}" for step in value if step > 0) + slices
     if choice.name in ("dimensions", "levels"):
         return f"{value}D" if choice.name == "dimensions" else f"V-Net, {value} levels, instance norm"
+    if choice.name == "small":
+        return "yes" if value else "no"
     if choice.name == "parts":
         return "the largest" if value else "all"
     if choice.name == "cache":

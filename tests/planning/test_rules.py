@@ -272,6 +272,12 @@ def test_masks_keep_the_largest_part_where_all_labels_have_one_and_it_is_thick(c
     assert not rules.largest_part(fingerprint(labeled=labeled, classes=(one,)), (1.0, 1.0))[0]
 
 
+def test_small_structures_are_those_that_fill_less_than_a_tenth_together():
+    one, two = Structure(1, "cavity", 4, 0.03), Structure(2, "wall", 4, 0.08)
+    assert rules.small_structures(fingerprint(classes=(one,)))[0]
+    assert not rules.small_structures(fingerprint(classes=(one, two)))[0]
+
+
 def test_few_updates_learn_faster():
     assert rules.learning_rate(2999)[0] == 0.002
     assert rules.learning_rate(3000)[0] == 0.001

@@ -8,6 +8,9 @@ from semi_med.planning.parts import task_parts
 from semi_med.planning.plan import Wishes, make_plan
 from semi_med.planning.rules import Choice
 from semi_med.planning.settings import check_name, numbers, whole_numbers, with_given, with_settings
+from semi_med.planning.structures import Structure
+from semi_med.planning.trial import write_parts
+from semi_med.recipes.compose import compose_config
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +19,16 @@ def parts():
     plan = make_plan(found, Wishes(), CPU, cases=20, networks=2, try_it=None)
     words = {"preprocessing": "", "split": "", "plan": ""}
     return task_parts("mine", found, plan.choices, dataset_dir="/data", words=words)
+
+
+@pytest.mark.parametrize(("share", "gate"), [(0.03, "foreground"), (0.3, "image")])
+def test_fixmatchseg_counts_the_certainty_of_small_structures_apart(share, gate, tmp_path):
+    found = fingerprint(classes=(Structure(1, "heart", 4, share),))
+    plan = make_plan(found, Wishes(), CPU, cases=20, networks=1, try_it=None)
+    words = {"preprocessing": "", "split": "", "plan": ""}
+    write_parts(task_parts("mine", found, plan.choices, dataset_dir="/data", words=words), tmp_path / "task")
+    settings = compose_config("train", method="fixmatchseg", task=tmp_path / "task")
+    assert settings["method"]["gate"] == gate and settings["ramp_share"] == (0.4 if gate == "foreground" else 0.0)
 
 
 def test_numbers_are_written_with_commas_or_an_x():
