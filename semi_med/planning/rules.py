@@ -57,7 +57,7 @@ class Choice:
 
 
 def small_structures(found: Fingerprint) -> tuple[bool, str]:
-    """Whether structures are so small that FixMatchSeg's gate, the mean certainty of an image, is that of its background.
+    """Whether structures are so small that FixMatchSeg's gate, the mean certainty of an image, is the background's.
 
     On slices of the heart (a ventricle of 2 to 4 %) the gate over what is predicted, a ramp and CutMix made a loss a
     gain: docs/methods/fixmatchseg.md.
