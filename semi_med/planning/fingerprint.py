@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,21 @@ import numpy as np
 
 from semi_med.data.members import subject_in
 from semi_med.data.pairs import Pair, Pairs
-from semi_med.data.validation import Findings, Options, examine_cases
+from semi_med.data.validation import CaseVerdict, Findings, Options, examine_cases
 from semi_med.errors import InputError, ProblemsError
 from semi_med.ignored import IGNORED
 from semi_med.inference.io import PICTURE_SUFFIXES, read_image, stored_shape
 from semi_med.planning.look import CaseLook, look_at
-from semi_med.planning.structures import Structure, find_structures, unknown_share
+from semi_med.planning.structures import Structure, find_structures, measured_on, unknown_share
 
 _COLOURS_TRIED = 8
 _MOST_CHANNELS = 8
 _MANY_FOLDERS = 5
 _SECTION = re.compile(r"train(ing)?|val(id|idation)?|test(ing)?|tr|ts|(un)?labell?ed", re.IGNORECASE)
-_SITE = re.compile(r"(site|cent(re|er)|hospital|institut(e|ion)|clinic|scanner|vendor|cohort)[ _-]?\w*", re.IGNORECASE)
+_SITE = re.compile(
+    r"(site|cent(re|er)|hospital|institut(e|ion)|clinic|scanner|vendor|cohort)[ _-]?([a-z]{0,12}|\d{1,3})",
+    re.IGNORECASE,
+)
 _COUNTED = re.compile(r"[ _.-]?[a-z]*[ _.-]?\d+$", re.IGNORECASE)  # the number of a slice at the end of a name
 _MANY_PEOPLE = {True: 3, False: 6}  # that the names of one folder seem to show; pictures, volumes
 _USUAL = ("PICTURE", "LABEL_NUMBERS", "GREY", "SQUEEZED", "LOSSY", "IGNORED")
@@ -92,6 +95,7 @@ class Fingerprint:
         classes: structures in the order of their values.
         notes: what is odd.
         shown: by labelled case, the values that its label has; not in `as_json`.
+        verdicts: what was found of each case; not in `as_json`.
     """
 
     cases: int
@@ -117,6 +121,7 @@ class Fingerprint:
     flat: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
     shown: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    verdicts: tuple[CaseVerdict, ...] = ()
 
     @property
     def median_size(self) -> tuple[int, int, int]:
@@ -137,9 +142,22 @@ class Fingerprint:
 
     def as_json(self) -> dict[str, Any]:
         """For `plan.json`."""
-        content = asdict(replace(self, shown={}))
-        del content["shown"]
+        content = asdict(replace(self, shown={}, verdicts=()))
+        del content["shown"], content["verdicts"]
         return content
+
+    def taught_by(self, cases: Container[str]) -> Fingerprint:
+        """With what is known of the structures from the labels of these cases alone.
+
+        Choices rest on the labels that train, not on those of validation and test or on hidden ones.
+        """
+        verdicts = [verdict for verdict in self.verdicts if verdict.label and verdict.case in cases]
+        return replace(
+            self,
+            labeled=len(verdicts),
+            classes=measured_on(verdicts, self.classes, ignored=self.ignored),
+            foreground=_pooled([verdict.kept.foreground for verdict in verdicts if verdict.kept is not None]),
+        )
 
 
 def take_fingerprint(
@@ -220,6 +238,7 @@ def take_fingerprint(
         flat=flat,
         notes=(*crowded, *pairs.notes, *notes, *_may_be_unknown(classes, ignored)),
         shown=dict(_shown(findings, ignored)),
+        verdicts=tuple(findings.verdicts),
     )
     return made, subjects
 

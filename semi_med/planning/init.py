@@ -156,14 +156,17 @@ def plan_folder(request: Request, *, progress: Progress | None = None) -> Planne
         return run_trial(parts_of(choices), method=request.method, device=machine.device, memory_gb=machine.memory_gb)
 
     plan = make_plan(
-        found,
+        found.taught_by({case.name for case in data_list.labeled}),
         wishes,
         machine,
         cases=counts["labeled"] + (counts["unlabeled"] if learns else 0),
         networks=int(about["networks"]),
         try_it=try_it if request.trial else None,
     )
-    told = Plan({"sections": held, **_as_given(plan.choices, request)}, plan.trial, plan.tried)
+    shown = _as_given(plan.choices, request)
+    if request.method != "fixmatchseg":
+        del shown["small"]
+    told = Plan({"sections": held, **shown}, plan.trial, plan.tried)
     parts = parts_of(plan.choices, words.plan_page(found, told, machine))
     return Planned(request, found, machine, told, data_list, parts, pairs.root)
 

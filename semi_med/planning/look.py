@@ -109,18 +109,18 @@ def _forms(label: Scan, *, ignored: int | None) -> dict[int, Form]:
             continue
         parts, count = ndimage.label(part, structure=np.ones((3,) * part.ndim))
         sizes = np.bincount(parts.reshape(-1))[1:]
-        found[value] = Form(int(count), float(sizes.max() / sizes.sum()), _thickness(part, label.spacing))
+        found[value] = Form(int(count), float(sizes.max() / sizes.sum()), _thickness(part, label))
     return found
 
 
-def _thickness(part: np.ndarray, spacing: tuple[float, ...]) -> float:
-    """Mm; an only slice is measured in its plane."""
+def _thickness(part: np.ndarray, label: Scan) -> float:
+    """Mm; in a picture or an only slice it is measured in the plane."""
     from scipy import ndimage
 
     step = math.ceil((part.size / _LARGEST_MEASURED) ** (1 / 3))
-    part = np.pad(part[::step, ::step, ::step], [(1, 1) if size > 1 else (0, 0) for size in part.shape])
+    part = np.pad(part[::step, ::step, ::step], [(1, 1) if size > 1 else (0, 0) for size in label.array.shape])
     if not part.any():
         return 0.0
-    sizes = [step * each for each in spacing]
+    sizes = [step * each for each in label.spacing]
     depth = ndimage.distance_transform_edt(part, sampling=sizes)[part].mean() - min(sizes) / 2  # to a face of a voxel
     return float(4 * depth)

@@ -211,7 +211,7 @@ def _shape(found: Fingerprint, wishes: Wishes, machine: Machine, limits: Limits,
     decide("cache", kept, "--set cache_dir=FOLDER")
     decide("masks", rules.masks(found, dims, target, memory_gb=_computer_gb(machine)))
     wide = [step for step in steps[:dims] if step > 0]
-    decide("small", rules.small_structures(found), "of FixMatchSeg --set method#gate=image")
+    decide("small", rules.small_structures(found), "method#gate, method#cutmix, ramp_share with --set")
     decide("parts", rules.largest_part(found, wide), "--set largest_component=...")
     return made
 

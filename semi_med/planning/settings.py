@@ -89,7 +89,7 @@ def with_settings(parts: Parts, texts: Iterable[str], *, method: str) -> Parts:
     Raises:
         InputError: code SETTING, there is no such setting, it is an option of its own, or it is of another kind.
     """
-    from semi_med.recipes.compose import compose_config
+    from semi_med.recipes.compose import about_over, compose_config
 
     given = [parse_setting(text) for text in texts]
     if not given:
@@ -99,13 +99,16 @@ def with_settings(parts: Parts, texts: Iterable[str], *, method: str) -> Parts:
         config = compose_config("train", method=method, task=Path(folder))
         plain = compose_config("train", method="supervised", task=Path(folder))
         inference = compose_config("inference", method=method, task=Path(folder))
+    over = about_over(method)
     made: Parts = {name: json.loads(json.dumps(content)) for name, content in parts.items()}
     for name, text in given:
         name = name.replace("::", "#")
         value = _value(text)
         _check(name, value, {**inference, **config})
+        if isinstance(value, dict) and "_target_" in value:
+            value = {"_replace_": True, **value}  # a component of its own, without the arguments of the one before
         top = name.split("#")[0]
-        own = top not in plain or top == "method"
+        own = top not in plain or top == "method" or top in over
         part = "shared" if top in made["shared"] else f"{method}/train" if own else "train"
         if top == "peer_def":
             part = f"{method}/shared"

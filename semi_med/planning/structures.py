@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,12 +59,7 @@ def find_structures(
     Raises:
         InputError: code LABEL_VALUES or CLASSES.
     """
-    counts: list[tuple[Mapping[int, int], Mapping[int, Form]]] = []
-    for verdict in verdicts:
-        facts = verdict.facts.get(verdict.label or "")
-        if facts is not None and facts.values is not None:
-            known = {value: number for value, number in facts.values.items() if value != ignored}
-            counts.append((known, verdict.kept.forms if verdict.kept else {}))
+    counts = _counts(verdicts, ignored)
     values = sorted({value for found, _ in counts for value, number in found.items() if number})
     if len(values) > MOST_CLASSES:
         raise InputError(
@@ -106,6 +101,30 @@ def find_structures(
         )
     called = list(names) or [f"class {value}" for value in others]
     return background, tuple(_structure(value, name, counts) for value, name in zip(others, called, strict=True))
+
+
+def measured_on(
+    verdicts: Sequence[CaseVerdict], classes: Sequence[Structure], *, ignored: int | None
+) -> tuple[Structure, ...]:
+    """The same structures as these cases alone show them; one that none of them shows stays as it was, in no case."""
+    counts = _counts(verdicts, ignored)
+    return tuple(
+        _structure(one.value, one.name, counts)
+        if any(found.get(one.value) for found, _ in counts)
+        else replace(one, cases=0, whole=0)
+        for one in classes
+    )
+
+
+def _counts(verdicts: Sequence[CaseVerdict], ignored: int | None) -> list[tuple[Mapping[int, int], Mapping[int, Form]]]:
+    """Of each label: voxels by value, and the forms of its structures."""
+    counts: list[tuple[Mapping[int, int], Mapping[int, Form]]] = []
+    for verdict in verdicts:
+        facts = verdict.facts.get(verdict.label or "")
+        if facts is not None and facts.values is not None:
+            known = {value: number for value, number in facts.values.items() if value != ignored}
+            counts.append((known, verdict.kept.forms if verdict.kept else {}))
+    return counts
 
 
 def unknown_share(verdicts: Sequence[CaseVerdict], ignored: int) -> float:

@@ -74,6 +74,11 @@ def tasks() -> list[str]:
     return sorted(path.name for path in (HERE / "tasks").iterdir() if (path / "about.json").is_file())
 
 
+def about_over(method: str) -> dict[str, Any]:
+    """What a method says of its training over any task."""
+    return _part(HERE / "methods" / method / "over", "train")
+
+
 def find_task(task: TaskLike) -> Task:
     """The task of that name, of a folder of parts, or of a bundle that keeps them.
 

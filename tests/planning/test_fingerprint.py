@@ -45,6 +45,27 @@ def test_the_thickness_of_a_slab_is_its_own_and_a_second_part_is_counted(tmp_pat
     assert (second.whole, second.components) == (1, 2)  # a speck of one voxel
 
 
+def test_a_sheet_of_one_voxel_in_a_volume_is_thin(tmp_path):
+    label = np.zeros((24, 20, 30), np.uint8)
+    label[:, :, 4] = 1
+    write_scan(tmp_path / "images/a.nii.gz", np.random.default_rng(0).normal(size=label.shape).astype(np.float32))
+    write_scan(tmp_path / "labels/a.nii.gz", label)
+    assert fingerprint_of(tmp_path / "images", tmp_path / "labels").classes[0].thickness == pytest.approx(2, abs=0.1)
+
+
+def test_choices_see_the_labels_that_train_and_no_others(tmp_path):
+    random, label = np.random.default_rng(0), np.zeros((12, 10, 8), np.uint8)
+    for name, size in (("a", 2), ("b", 8)):
+        label[:size] = 1
+        write_scan(tmp_path / f"images/{name}.nii.gz", random.normal(size=label.shape).astype(np.float32))
+        write_scan(tmp_path / f"labels/{name}.nii.gz", label)
+    found = fingerprint_of(tmp_path / "images", tmp_path / "labels")
+    taught = found.taught_by({"a"})
+    assert (found.labeled, found.classes[0].cases, found.classes[0].share) == (2, 2, pytest.approx(5 / 12))
+    assert (taught.labeled, taught.classes[0].cases, taught.classes[0].share) == (1, 1, pytest.approx(2 / 12))
+    assert "verdicts" not in found.as_json()
+
+
 def test_sizes_run_along_right_anterior_superior_however_a_file_is_stored(tmp_path):
     import nibabel as nib
 
@@ -172,6 +193,8 @@ def test_folders_of_places_are_no_subjects():
     assert of == ["a", "b", "c"] and "not the folders site1, site2: if these are people" in rule
     assert who("centre_A/p1", "centre_A/p1", "centre_B/p2")[0] == ["p1", "p1", "p2"]
     assert who("Hospital 3", "Hospital 4")[0] == ["a", "b"]
+    people = ["site1_patient03", "site1_patient03", "site2_patient04"]
+    assert who(*people)[0] == people
 
 
 @pytest.mark.parametrize(

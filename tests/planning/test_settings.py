@@ -31,6 +31,19 @@ def test_fixmatchseg_counts_the_certainty_of_small_structures_apart(share, gate,
     assert settings["method"]["gate"] == gate and settings["ramp_share"] == (0.4 if gate == "foreground" else 0.0)
 
 
+def test_what_a_method_says_over_any_task_can_be_set(parts, tmp_path):
+    write_parts(with_settings(parts, ["labeled_augment#rotate=10"], method="segmatch"), tmp_path / "task")
+    settings = compose_config("train", method="segmatch", task=tmp_path / "task")
+    assert settings["labeled_augment"]["rotate"] == 10
+
+
+def test_another_optimizer_brings_none_of_the_arguments_of_the_one_before(parts, tmp_path):
+    text = 'optimizer={"_target_": "torch.optim.Adam", "params": "$[]", "lr": 0.1}'
+    write_parts(with_settings(parts, [text], method="supervised"), tmp_path / "task")
+    settings = compose_config("train", method="supervised", task=tmp_path / "task")
+    assert settings["optimizer"] == {"_target_": "torch.optim.Adam", "params": "$[]", "lr": 0.1}
+
+
 def test_numbers_are_written_with_commas_or_an_x():
     assert numbers("0.8, 0.8,5", "--spacing") == (0.8, 0.8, 5.0)
     assert whole_numbers("64x64x48", "--crop") == (64, 64, 48)
