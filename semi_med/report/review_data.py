@@ -21,7 +21,7 @@ from semi_med.report.review_labels import Beside, with_labels
 from semi_med.report.review_view import ReviewCase, ReviewView
 
 RECORD, VOLUMES = "run.json", "volumes.csv"
-_MAP = "uncertainty"
+_MAP_ENDINGS = ("_uncertainty.nii.gz", "_desc-uncertainty_map.nii.gz")
 _MAP_FOLDERS = ("maps", "")
 _OF_EVERY_PICTURE = "PICTURE:"  # a warning that says nothing about one of them
 
@@ -161,11 +161,16 @@ def _inside(folder: Path, name: Any) -> Path | None:
 
 
 def _map_of(folder: Path, row: Mapping[str, Any]) -> Path | None:
-    """The map of uncertainty: as the record has it, else by its name."""
+    """The map of uncertainty among the files that the record has; by its name only if it does not say which they are.
+
+    Another map that lies there is of an earlier run, and of another mask.
+    """
     outputs = row.get("outputs")
-    written = [name for name in outputs if _MAP in Path(str(name)).name] if isinstance(outputs, Mapping) else []
-    named = [str(Path(place) / f"{row['case']}_{_MAP}.nii.gz") for place in _MAP_FOLDERS]
-    return next((found for name in [*written, *named] if (found := _inside(folder, name)) is not None), None)
+    if isinstance(outputs, Mapping):
+        names = [str(name) for name in outputs if str(name).endswith(_MAP_ENDINGS)]
+    else:
+        names = [str(Path(place) / f"{row['case']}{_MAP_ENDINGS[0]}") for place in _MAP_FOLDERS]
+    return next((found for name in names if (found := _inside(folder, name)) is not None), None)
 
 
 def _names(record: Mapping[str, Any]) -> list[str]:

@@ -275,6 +275,24 @@ def test_the_map_of_uncertainty_is_found_beside_the_masks(folders):
     assert found["poor"].uncertainty_map is None
 
 
+def test_a_map_that_the_record_does_not_list_is_of_an_earlier_run(folders):
+    record = json.loads((folders.predictions / "run.json").read_text())
+    listed = {"good": ["good_seg.nii.gz"], "fair": ["fair_seg.nii.gz", "maps/fair_uncertainty.nii.gz"]}
+    listed["poor"] = ["poor_seg.nii.gz", "sub-poor_desc-uncertainty_map.nii.gz"]
+    for row in record["cases"]:
+        row["outputs"] = dict.fromkeys(listed.get(row["case"], ()), "0" * 64)
+        write_map(folders.predictions / "maps" / f"{row['case']}_uncertainty.nii.gz", label_of())
+    write_map(folders.predictions / "sub-poor_desc-uncertainty_map.nii.gz", label_of())
+    (folders.predictions / "run.json").write_text(json.dumps(record))
+    found = {case.name: case.uncertainty_map for case in collect_review([folders.predictions]).cases}
+    assert found == {
+        "good": None,
+        "fair": folders.predictions / "maps" / "fair_uncertainty.nii.gz",
+        "poor": folders.predictions / "sub-poor_desc-uncertainty_map.nii.gz",
+        "broken": None,
+    }
+
+
 def test_a_run_alone_shows_its_curves_and_says_that_there_are_no_cases(page, folders):
     text = page(folders.run, labels=False, images=False)
     assert "No predictions were given" in text
