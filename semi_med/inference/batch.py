@@ -148,7 +148,7 @@ def predict(
             in_one_file=predictor.bundle.in_one_file,
             format=format,
         )
-    found = _named(found, output, naming)
+    found = _named(found, output, naming, predictor.maps.names)
     make_output_folder(output)
     settings = {
         "bundle": Path(bundle).resolve().name,
@@ -170,17 +170,25 @@ def predict(
     return batch.run(found, report)
 
 
-def _named(cases: Sequence[BatchCase], output: Path, naming: Naming) -> list[BatchCase]:
-    """The cases with the labels called as is wanted."""
-    if naming == "case":
-        return list(cases)
+def _named(cases: Sequence[BatchCase], output: Path, naming: Naming, maps: Sequence[str]) -> list[BatchCase]:
+    """The cases with the labels called as is wanted; no file of theirs is that of another, or an input."""
     made = [
         replace(case, target=Names.of(case.target, case.name, case.image, output, naming=naming).label)
         for case in cases
     ]
-    if problems := clashes(made, set()):
+
+    def written(case: BatchCase) -> list[Path]:
+        names = _names_of(case, output, naming)
+        return [names.label, names.segmentation, *map(names.map, maps)]
+
+    if problems := clashes(made, {path.resolve() for case in cases for path in (case.image, *case.further)}, written):
         raise ProblemsError(problems, title="inputs")
     return made
+
+
+def _names_of(case: BatchCase, output: Path, naming: Naming) -> Names:
+    """Of all files of a case whose label has its name already."""
+    return replace(Names.of(case.target, case.name, case.image, output, naming=naming), label=case.target)
 
 
 class _Batch:
@@ -328,12 +336,11 @@ class _Batch:
     def _write_files(self, case: BatchCase, prediction: Prediction) -> tuple[list[Path], list[str]]:
         """The files of a case, each whole or not at all, and warnings."""
         image = case.image
-        names = Names.of(case.target, case.name, image, self._output, naming=self._wanted.naming)
-        # BIDS names have been made already
-        names = replace(names, label=case.target)
+        names = _names_of(case, self._output, self._wanted.naming)
         notes: list[str] = []
-        for path in (names.segmentation,):  # of an earlier run with other settings
-            path.unlink(missing_ok=True)
+        assert self._manifest is not None
+        if self._manifest.wrote(case.name, _relative(names.segmentation, self._output)):  # with other settings
+            names.segmentation.unlink(missing_ok=True)
         write_label(case.target, prediction.label, affine=prediction.affine, axes=prediction.axes)
         files = [case.target]
         for name, values in prediction.maps.items():

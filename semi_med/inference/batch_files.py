@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
@@ -327,21 +327,33 @@ def _series_of(given: Path, wanted: int | str | None) -> list[tuple[str, Path, i
     return [(f"{name}_series{one.index}", given, one.index) for one in chosen]
 
 
-def clashes(cases: Sequence[BatchCase], images: set[Path]) -> list[SemiMedError]:
-    """Outputs that two cases share, and outputs that are somebody's input."""
+def clashes(
+    cases: Sequence[BatchCase],
+    images: set[Path],
+    written: Callable[[BatchCase], Sequence[Path]] = lambda case: (case.target,),
+) -> list[SemiMedError]:
+    """Outputs that two cases share, and outputs that are somebody's input; of each case the first such.
+
+    Args:
+        cases: of the batch.
+        images: all inputs, resolved.
+        written: the files of a case; its label, if nothing else is said.
+    """
     problems: list[SemiMedError] = []
     seen: dict[Path, BatchCase] = {}
     for case in cases:
-        first = seen.setdefault(case.target, case)
-        if first is not case:
-            problem = f"its output {case.target.name} would also be that of {first.image}"
-        elif case.target.resolve() in images:
-            problem = f"its output {case.target.name} would overwrite an input"
-        else:
-            continue
-        problems.append(
-            InputError(problem, where=case.image, fix="Rename one, or predict them apart.", code="OUTPUT_CLASH")
-        )
+        for target in written(case):
+            first = seen.setdefault(target, case)
+            if first is not case:
+                problem = f"its output {target.name} would also be that of {first.image}"
+            elif target.resolve() in images:
+                problem = f"its output {target.name} would overwrite an input"
+            else:
+                continue
+            problems.append(
+                InputError(problem, where=case.image, fix="Rename one, or predict them apart.", code="OUTPUT_CLASH")
+            )
+            break
     return problems
 
 

@@ -26,7 +26,7 @@ def prepared(network: nn.Module, *, window: Sequence[int], channels: int, reduce
 
     Args:
         network: in evaluation mode, on the CPU.
-        window: voxels that it will see.
+        window: voxels that it will see; -1 for the whole of an axis.
         channels: of the image.
         reduced: weights and activations in bfloat16.
 
@@ -169,7 +169,8 @@ def _is_sequence(module: nn.Module) -> bool:
 def _say_the_same(network: nn.Module, fast: nn.Module, window: Sequence[int], channels: int, *, reduced: bool) -> bool:
     """Whether the probabilities agree on noise, which reaches every layer."""
     generator = torch.Generator().manual_seed(0)
-    for size in (tuple(min(length, _TRIED) for length in window), tuple(window)):
+    window = tuple(_TRIED if length == -1 else length for length in window)
+    for size in (tuple(min(length, _TRIED) for length in window), window):
         image = torch.randn(1, channels, *size, generator=generator)
         try:
             wanted, found = (torch.softmax(one(image).float(), 1) for one in (network, fast))

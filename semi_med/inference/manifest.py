@@ -38,7 +38,9 @@ class Manifest:
         for place in ("", "maps/", "sub-*/**/"):  # where this run writes; other folders below may be somebody else's
             for left in folder.glob(place + TEMPORARY_NAMES):
                 left.unlink(missing_ok=True)
-        self._done = {(line["case"], line["settings"]): line for line in _lines(self.path)}
+        lines = _lines(self.path)
+        self._done = {(line["case"], line["settings"]): line for line in lines}
+        self._written = {(line["case"], name) for line in lines for name in line["outputs"]}
 
     def close(self) -> None:
         """Lets other runs write to the folder."""
@@ -56,6 +58,10 @@ class Manifest:
             return None
         row: dict[str, Any] = line["row"]
         return row
+
+    def wrote(self, case: str, name: str) -> bool:
+        """Whether an earlier run wrote this file, by its name relative to the folder, for the case."""
+        return (case, name) in self._written
 
     def add(self, case: str, checksum: str, row: Mapping[str, Any]) -> None:
         """Notes a case whose files are written; `row["outputs"]` has their checksums."""

@@ -79,8 +79,9 @@ class Precisions:
 
     def _agreement(self, image: Tensor) -> float:
         """Dice of the foreground of the middle window in both precisions; 1 where both see none."""
-        window = self._bundle.inferer.window
-        middle = image if len(window) == image.ndim - 1 else image.select(1 + self._bundle.inferer.slice_axis % 3, 0)
+        sizes = self._bundle.inferer.window
+        middle = image if len(sizes) == image.ndim - 1 else image.select(1 + self._bundle.inferer.slice_axis % 3, 0)
+        window = [whole if size == -1 else size for size, whole in zip(sizes, middle.shape[1:], strict=True)]
         for axis, length in enumerate(window, start=1):
             start = max((middle.shape[axis] - length) // 2, 0)
             middle = middle.narrow(axis, start, min(length, middle.shape[axis]))
@@ -91,8 +92,8 @@ class Precisions:
             (network, *_), reduced = self._made(precision)
             with torch.autocast(self._device.type, dtype=reduced, enabled=reduced is not None):
                 found.append(network(middle[None].to(self._device).float()).float().argmax(1) > 0)
-        sizes = found[0].sum() + found[1].sum()
-        return 2 * float((found[0] & found[1]).sum()) / float(sizes) if sizes else 1.0
+        both = found[0].sum() + found[1].sum()
+        return 2 * float((found[0] & found[1]).sum()) / float(both) if both else 1.0
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

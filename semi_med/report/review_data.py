@@ -6,13 +6,14 @@ import csv
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError
-from semi_med.inference.batch_files import collect_cases
+from semi_med.inference.batch_files import BatchCase, collect_cases
 from semi_med.inference.io import READ_SUFFIXES, case_name
 from semi_med.metrics.pairing import PREDICTION_ENDING
 from semi_med.report.records import read_record, texts, without_places
@@ -20,7 +21,7 @@ from semi_med.report.review_labels import Beside, with_labels
 from semi_med.report.review_view import ReviewCase, ReviewView
 
 RECORD, VOLUMES = "run.json", "volumes.csv"
-_MAP = "uncertainty"
+_MAP_ENDINGS = ("_uncertainty.nii.gz", "_desc-uncertainty_map.nii.gz")
 _MAP_FOLDERS = ("maps", "")
 _OF_EVERY_PICTURE = "PICTURE:"  # a warning that says nothing about one of them
 
@@ -160,11 +161,16 @@ def _inside(folder: Path, name: Any) -> Path | None:
 
 
 def _map_of(folder: Path, row: Mapping[str, Any]) -> Path | None:
-    """The map of uncertainty: as the record has it, else by its name."""
+    """The map of uncertainty among the files that the record has; by its name only if it does not say which they are.
+
+    Another map that lies there is of an earlier run, and of another mask.
+    """
     outputs = row.get("outputs")
-    written = [name for name in outputs if _MAP in Path(str(name)).name] if isinstance(outputs, Mapping) else []
-    named = [str(Path(place) / f"{row['case']}_{_MAP}.nii.gz") for place in _MAP_FOLDERS]
-    return next((found for name in [*written, *named] if (found := _inside(folder, name)) is not None), None)
+    if isinstance(outputs, Mapping):
+        names = [str(name) for name in outputs if str(name).endswith(_MAP_ENDINGS)]
+    else:
+        names = [str(Path(place) / f"{row['case']}{_MAP_ENDINGS[0]}") for place in _MAP_FOLDERS]
+    return next((found for name in names if (found := _inside(folder, name)) is not None), None)
 
 
 def _names(record: Mapping[str, Any]) -> list[str]:
@@ -214,11 +220,12 @@ def _with_images(
         return list(cases)
     found = collect_cases([Path(path) for path in images], folder, series="all", several_channels=True)
     files = {str(row.get("case")): str(row.get("image")) for row in record.get("cases", ()) if isinstance(row, Mapping)}
-    by_file = {one.image.name: one for one in reversed(found)}
-    by_case = {one.name: one for one in reversed(found)}
+    by_file, by_case = _grouped(found, lambda one: one.image.name), _grouped(found, lambda one: one.name)
+    shared = Counter(files.values())
     given = []
     for case in cases:
-        scan = by_case.get(case.name) or by_file.get(files.get(case.name, ""))
+        file, called = files.get(case.name, ""), by_case.get(case.name, [])
+        scan = called[0] if len(called) == 1 else _scan_of(case.name, by_file.get(file) or called, shared[file])
         given.append(case if scan is None else replace(case, image=scan.image, series=scan.series))
     if all(case.image is None for case in given):
         raise InputError(
@@ -229,3 +236,31 @@ def _with_images(
             code="NO_PAIRS",
         )
     return given
+
+
+def _grouped(scans: Sequence[BatchCase], key: Callable[[BatchCase], str]) -> dict[str, list[BatchCase]]:
+    groups: dict[str, list[BatchCase]] = {}
+    for scan in scans:
+        groups.setdefault(key(scan), []).append(scan)
+    return groups
+
+
+def _scan_of(case: str, scans: Sequence[BatchCase], cases: int) -> BatchCase | None:
+    """The scan of a case among those whose file is called as its own was; None if there is none.
+
+    A file name that several scans or several cases have, as with a folder for each case, tells nothing: then it is the
+    folder that has to be called after the case.
+    """
+    if len(scans) == 1 and cases <= 1:
+        return scans[0]
+    beside = [scan for scan in scans if scan.image.resolve().parent.name == case]
+    if len(beside) == 1:
+        return beside[0]
+    if len(scans) > 1:
+        raise InputError(
+            f"{len(scans)} scans are called {scans[0].image.name}, and none of their folders alone is called {case}",
+            where=case,
+            fix="Name the scans of the cases with --data-list.",
+            code="AMBIGUOUS",
+        )
+    return None

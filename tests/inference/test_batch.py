@@ -143,6 +143,30 @@ def test_only_what_a_run_left_itself_is_removed(tmp_path, bundle, scans):
     assert [(tmp_path / "out" / name).exists() for name in names] == [False, False, False, True]
 
 
+def test_only_a_segmentation_that_an_earlier_run_wrote_for_the_case_is_removed(tmp_path, bundle, scans):
+    out = tmp_path / "out"
+    run(bundle, scans, out)
+    for name in "abc":
+        (out / f"{name}_seg.dcm").write_bytes(b"of somebody")
+    journal = out / "manifest.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[0]["outputs"]["a_seg.dcm"] = lines[1]["outputs"]["c_seg.dcm"] = "0" * 64
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run(bundle, scans, out)
+    assert [(out / f"{name}_seg.dcm").exists() for name in "abc"] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["a_seg.dcm", "maps/a_uncertainty.nii.gz"])
+def test_no_file_of_a_case_may_be_an_input(tmp_path, bundle, scans, name):
+    taken = tmp_path / "out" / name
+    taken.parent.mkdir(parents=True)
+    taken.write_bytes((scans / "b.nii.gz").read_bytes())
+    cases = {"a": [scans / "a.nii.gz"], "b": [taken]}
+    with pytest.raises(ProblemsError, match=f"{taken.name} would overwrite an input"):
+        predict(bundle, [], tmp_path / "out", device="cpu", cases=cases, maps=["uncertainty"])
+    assert taken.read_bytes() == (scans / "b.nii.gz").read_bytes()
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path, bundle, scans):
     (tmp_path / "out").mkdir()
     held = Manifest(tmp_path / "out", {})

@@ -124,6 +124,16 @@ def test_the_middle_window_is_compared_whatever_the_size_of_the_scan(tmp_path, s
     assert 0.9 < agreement <= 1
 
 
+@pytest.mark.parametrize("precision", ["bundle", "auto"])
+def test_a_window_may_be_the_whole_of_an_axis(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr("semi_med.inference.precision._computes_bfloat16", lambda device: True)
+    bundle = write_bundle(tmp_path / "b", window=(4, -1, -1), stride=(2, 1, 1))
+    predictor = Predictor.load(bundle, device="cpu", precision=precision)
+    found = predictor(write_nifti(tmp_path / "a.nii", torch.linspace(-1, 1, 210).reshape(5, 6, 7).numpy()))
+    assert found.label.shape == (5, 6, 7)
+    assert 0.9 < predictor.precisions._agreement(torch.linspace(-1, 1, 210).reshape(1, 5, 6, 7)) <= 1
+
+
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(InputError, match="float32, bfloat16, auto is wanted, not 'half'"):
         Predictor.load(write_bundle(tmp_path / "b"), device="cpu", precision="half")

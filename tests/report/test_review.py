@@ -234,6 +234,26 @@ def test_a_scan_is_found_by_its_file_where_the_case_is_called_otherwise(folders)
     assert view.cases[0].image == folders.images / "good.nii.gz"
 
 
+def test_scans_of_one_name_are_told_apart_by_the_folders_of_their_cases(folders, tmp_path):
+    record = json.loads((folders.predictions / "run.json").read_text())
+    scans = []
+    for row in record["cases"]:
+        row["image"] = "flair.nii.gz"
+        scans.append(tmp_path / "patients" / row["case"] / "flair.nii.gz")
+        scans[-1].parent.mkdir(parents=True)
+        scans[-1].write_bytes((folders.images / "good.nii.gz").read_bytes())
+    (folders.predictions / "run.json").write_text(json.dumps(record))
+    view = collect_review([folders.predictions], Beside(images=scans))
+    assert {case.name: case.image for case in view.cases} == {scan.parent.name: scan for scan in scans}
+    view = collect_review([folders.predictions], Beside(images=scans[:1]))  # those of others are not given
+    assert [case.image for case in view.cases] == [scans[0], None, None, None]
+    scans[0].parent.rename(tmp_path / "patients" / "x")
+    with pytest.raises(InputError, match=r"4 scans are called flair\.nii\.gz") as caught:
+        collect_review([folders.predictions], Beside(images=[tmp_path / "patients" / "x", *scans[1:]]))
+    assert caught.value.code == "AMBIGUOUS"
+    assert "--data-list" in caught.value.fix
+
+
 def test_a_mask_that_is_gone_is_a_failed_case(folders):
     (folders.predictions / "good_seg.nii.gz").unlink()
     found = {case.name: case for case in collect_review([folders.predictions]).cases}
@@ -253,6 +273,24 @@ def test_the_map_of_uncertainty_is_found_beside_the_masks(folders):
     found = {case.name: case for case in collect_review([folders.predictions]).cases}
     assert found["good"].uncertainty_map == folders.predictions / "maps" / "good_uncertainty.nii.gz"
     assert found["poor"].uncertainty_map is None
+
+
+def test_a_map_that_the_record_does_not_list_is_of_an_earlier_run(folders):
+    record = json.loads((folders.predictions / "run.json").read_text())
+    listed = {"good": ["good_seg.nii.gz"], "fair": ["fair_seg.nii.gz", "maps/fair_uncertainty.nii.gz"]}
+    listed["poor"] = ["poor_seg.nii.gz", "sub-poor_desc-uncertainty_map.nii.gz"]
+    for row in record["cases"]:
+        row["outputs"] = dict.fromkeys(listed.get(row["case"], ()), "0" * 64)
+        write_map(folders.predictions / "maps" / f"{row['case']}_uncertainty.nii.gz", label_of())
+    write_map(folders.predictions / "sub-poor_desc-uncertainty_map.nii.gz", label_of())
+    (folders.predictions / "run.json").write_text(json.dumps(record))
+    found = {case.name: case.uncertainty_map for case in collect_review([folders.predictions]).cases}
+    assert found == {
+        "good": None,
+        "fair": folders.predictions / "maps" / "fair_uncertainty.nii.gz",
+        "poor": folders.predictions / "sub-poor_desc-uncertainty_map.nii.gz",
+        "broken": None,
+    }
 
 
 def test_a_run_alone_shows_its_curves_and_says_that_there_are_no_cases(page, folders):
