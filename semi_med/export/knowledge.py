@@ -13,6 +13,7 @@ import torch
 
 from semi_med.errors import InputError
 from semi_med.inference.bundle import Bundle
+from semi_med.inference.trained_with import read_trained_with
 from semi_med.report.records import read_record, without_places
 
 SUMMARY = "*_summary.json"
@@ -86,7 +87,9 @@ def gather(folder: Path, opened: Bundle, *, metrics: Sequence[Path]) -> Knowledg
     return Knowledge(
         bundle=folder.resolve().name,
         metadata=read_record(folder / "configs" / "metadata.json"),
-        preparation=_preparation(read_record(folder / "configs" / "inference.json")),
+        preparation=_preparation(
+            {**read_record(folder / "configs" / "inference.json"), **read_trained_with(opened.weights, folder)}
+        ),
         training=without_places(training),
         data_list=_data_list(folder, training),
         validation=_last_line(folder / "logs" / "validation.csv"),

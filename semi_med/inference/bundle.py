@@ -54,7 +54,7 @@ class Bundle:
         largest_component: whether the postprocessing keeps only the largest component of each class.
         weights: the file the weights came from.
         sha256: of that file.
-        config_sha256: of `inference.json` and `metadata.json`.
+        config_sha256: of `inference.json` and `metadata.json`, and of what the model was trained with otherwise.
         codes: what the metadata say about the codes of the classes, by name (`segment_codes`).
     """
 
@@ -103,6 +103,7 @@ def load_bundle(
     classes, channels, channel_names = _read_metadata(metadata)
     config = folder / "configs" / "inference.json"
     weights = weights or folder / "models" / "model.pt"
+    trained = json.dumps(read_trained_with(weights, folder), sort_keys=True).encode()
     parser = _parser(config, bundle_root=folder, weights=weights, device=device)
     states = _load_states(weights, folder)
     if network != "1":
@@ -136,7 +137,7 @@ def load_bundle(
         largest_component=_set_largest_component(postprocessing, largest_component),
         weights=weights,
         sha256=_sha256(weights),
-        config_sha256=hashlib.sha256(config.read_bytes() + metadata.read_bytes()).hexdigest(),
+        config_sha256=hashlib.sha256(config.read_bytes() + metadata.read_bytes() + trained).hexdigest(),
         codes=_read_json(metadata).get("segment_codes", {}),
     )
 

@@ -15,6 +15,7 @@ from semi_med.files import TEMPORARY_NAMES, append_line
 
 NAME = "manifest.jsonl"
 _CHUNK = 2**20
+_HEADER = 2**16  # bytes, more than a header has
 
 
 class Manifest:
@@ -76,8 +77,10 @@ class Manifest:
 
 
 def sha256(path: Path) -> str:
-    """Of a file; "" if it is not there."""
+    """Of a file; "" if it is not there, or is no regular one: a pipe could be read for ever."""
     digest = hashlib.sha256()
+    if not path.is_file():
+        return ""
     try:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -98,11 +101,23 @@ def input_checksum(paths: Sequence[Path]) -> str:
         if path.is_dir():
             files = [Path(place) / name for place, _, names in os.walk(path) for name in names]
         elif path.suffix.lower() in (".mhd", ".nhdr"):
-            files += [one for one in path.parent.glob(f"{path.stem}.*") if one != path]
+            named = _values(path)
+            files += [
+                one for one in path.parent.iterdir() if one != path and (one.stem == path.stem or one.name in named)
+            ]
         for found in sorted(sha256(file) for file in files):
             digest.update(found.encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _values(header: Path) -> set[str]:
+    """What stands behind `=` or `:` in the lines of a header, the name of the voxels' file among it."""
+    if not header.is_file():
+        return set()
+    with header.open("rb") as stream:
+        lines = stream.read(_HEADER).splitlines()
+    return {os.fsdecode(line.partition(sign)[2].strip()) for line in lines for sign in (b"=", b":")}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -78,9 +78,11 @@ class Precisions:
         return (list(made), None) if len(made) == len(networks) else (list(networks), reduced)
 
     def _agreement(self, image: Tensor) -> float:
-        """Dice of the foreground of the middle window in both precisions; 1 where both see none."""
+        """Dice of the foreground of the middle window in both precisions; 0 where both see none: nothing is known."""
         sizes = self._bundle.inferer.window
-        middle = image if len(sizes) == image.ndim - 1 else image.select(1 + self._bundle.inferer.slice_axis % 3, 0)
+        middle = (
+            image if len(sizes) == image.ndim - 1 else _middle_slice(image, 1 + self._bundle.inferer.slice_axis % 3)
+        )
         window = [whole if size == -1 else size for size, whole in zip(sizes, middle.shape[1:], strict=True)]
         for axis, length in enumerate(window, start=1):
             start = max((middle.shape[axis] - length) // 2, 0)
@@ -93,7 +95,11 @@ class Precisions:
             with torch.autocast(self._device.type, dtype=reduced, enabled=reduced is not None):
                 found.append(network(middle[None].to(self._device).float()).float().argmax(1) > 0)
         both = found[0].sum() + found[1].sum()
-        return 2 * float((found[0] & found[1]).sum()) / float(both) if both else 1.0
+        return 2 * float((found[0] & found[1]).sum()) / float(both) if both else 0.0
+
+
+def _middle_slice(image: Tensor, axis: int) -> Tensor:
+    return image.select(axis, image.shape[axis] // 2)
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

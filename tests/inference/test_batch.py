@@ -435,3 +435,14 @@ def test_the_record_has_settings_checksums_and_times(tmp_path, bundle, scans):
     assert [sorted(case["timings"]) for case in record["cases"]] == [["finish", "network", "read", "write"]] * 3
     assert all(len(value) == 64 for case in record["cases"] for value in case["outputs"].values())
     assert os.sep + "scans" not in json.dumps(record)
+
+
+def test_voxels_of_any_name_and_no_pipes_count_for_the_checksum_of_an_input(tmp_path):
+    header, voxels = tmp_path / "scan[1].mhd", tmp_path / "some voxels.raw"
+    header.write_text("NDims = 3\nElementDataFile = some voxels.raw\n")
+    voxels.write_bytes(b"1")
+    before = input_checksum([header])
+    voxels.write_bytes(b"2")
+    assert input_checksum([header]) != before
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    assert input_checksum([tmp_path / "pipe.nii.gz"]) == input_checksum([tmp_path / "missing.nii.gz"])
