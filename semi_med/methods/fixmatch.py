@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semi_med.losses import cross_entropy, dice_ce
 from semi_med.methods.base import Batch, Method, health, require_choice, require_share
-from semi_med.ops import IGNORED, MIXINGS, Mixed, mix, pseudo_label
+from semi_med.ops import IGNORED, MIXINGS, Mixed, gaussian_ramp, mix, pseudo_label
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,18 +22,20 @@ class FixMatch(Method):
 
         p_w = network(weak),   y = argmax p_w,   sure where max p_w >= tau
         L_u = 1 / N * sum over the sure voxels of CE(network(mix(strong)), mix(y))
-        loss = (L_x + lambda_u L_u) / 2
+        loss = (L_x + r lambda_u L_u) / 2        r: 1, or a ramp of the first iterations
 
     The sum is divided by all voxels, not by those that are sure. `mixing` is CutMix, ClassMix, SupMix or none, see
     `semi_med.ops.mix`.
 
     Differs from the paper: CutMix takes its rectangle from another image of the same batch, not of a second one, with
-    the pseudo-label of the same pass.
+    the pseudo-label of the same pass; lambda_u can be ramped up, without which a network that starts from nothing may
+    learn that there is background everywhere.
     """
 
     network: nn.Module
     threshold: float = 0.95  # tau
     weight: float = 1.0  # lambda_u
+    ramp_iterations: int = 0  # until lambda_u is reached
     mixing: Literal["none", "cutmix", "classmix", "supmix"] = "cutmix"
     mixing_chance: float = 0.5  # of each image
     alpha: float = 1.0  # share of CE in L_x; the rest is Dice
@@ -63,10 +65,12 @@ class FixMatch(Method):
 
         supervised = dice_ce(logits, labeled["label"], alpha=self.alpha)
         unsupervised = confident_loss(found, strong, alpha=self.alpha_unsupervised)
+        weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
         return {
-            "loss": (supervised + self.weight * unsupervised) / 2,
+            "loss": (supervised + weight * unsupervised) / 2,
             "supervised": supervised,
             "unsupervised": unsupervised,
+            "unsupervised_weight": torch.tensor(weight),
             **mixed_health(unlabeled, label, confident=confident, strong=strong, found=found),
         }
 

@@ -44,7 +44,7 @@ class SupMixSUFD(AdversarialMethod, UniMatch):
 
     def losses_and_shown(self, labeled: Batch, unlabeled: Batch, iteration: int) -> tuple[dict[str, Tensor], Batch]:
         """UniMatch's terms and `adversarial`; the discriminator is shown both kinds of maps."""
-        terms, (from_labeled, from_weak) = self.step(labeled, unlabeled)
+        terms, (from_labeled, from_weak) = self.step(labeled, unlabeled, iteration)
         # its weights are frozen: nothing is to be exchanged between processes
         adversarial = _told(bare(self.discriminator)(from_weak), labeled=True)
         terms["loss"] = terms["loss"] + self.adversarial_weight * adversarial

@@ -12,7 +12,7 @@ from semi_med.losses import dice_ce
 from semi_med.methods.base import Batch, Method, require_share
 from semi_med.methods.fixmatch import confident_loss, mixed_health, require_mixing
 from semi_med.networks import stepped
-from semi_med.ops import Mixed, bare, drop_channels, mix, pseudo_label
+from semi_med.ops import Mixed, bare, drop_channels, gaussian_ramp, mix, pseudo_label
 
 
 @dataclass(kw_only=True, eq=False)
@@ -24,7 +24,7 @@ class UniMatch(Method):
 
         L_s1, L_s2 = 1 / N * sum over the sure voxels of CE(f(mix(strong_i)), mix(y))
         L_fp       = 1 / N * sum over the sure voxels of CE(g(dropout(e(weak))), y)
-        loss = (L_x + (mu / 2) (L_s1 + L_s2) + lambda L_fp) / 2,   mu = lambda = 1/2
+        loss = (L_x + r ((mu / 2) (L_s1 + L_s2) + lambda L_fp)) / 2,   mu = lambda = 1/2,   r as in FixMatch
 
     `mixing` is CutMix (the paper's), ClassMix, SupMix (`semi_med.ops.mix`) or none. With SupMix it is the base of Mano
     et al., VISAPP 2025, arXiv:2604.07122.
@@ -37,6 +37,7 @@ class UniMatch(Method):
     threshold: float = 0.95  # tau
     strong_weight: float = 0.5  # mu, of both strong views together
     feature_weight: float = 0.5  # lambda
+    ramp_iterations: int = 0  # until mu and lambda are reached
     feature_dropout: float = 0.5  # share of the channels of each map of the encoder
     mixing: Literal["none", "cutmix", "classmix", "supmix"] = "cutmix"
     mixing_chance: float = 0.5  # of each image of each strong view
@@ -54,10 +55,10 @@ class UniMatch(Method):
 
     def losses(self, labeled: Batch, unlabeled: Batch, iteration: int) -> dict[str, Tensor]:
         """Terms of one iteration; `strong_1`, `strong_2` and `feature` are learnt from unlabelled images."""
-        terms, _ = self.step(labeled, unlabeled)
+        terms, _ = self.step(labeled, unlabeled, iteration)
         return terms
 
-    def step(self, labeled: Batch, unlabeled: Batch) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+    def step(self, labeled: Batch, unlabeled: Batch, iteration: int) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The terms, and the decoder's maps of the labelled images and of the weak views, which SUFD compares."""
         if "strong_2" not in unlabeled:
             raise ValueError("UniMatch wants a second strong view: set strong_views of the unlabeled view to 2")
@@ -87,12 +88,14 @@ class UniMatch(Method):
         feature = confident_loss(dropped, unmixed, alpha=self.alpha_unsupervised)
 
         unsupervised = self.strong_weight / 2 * (strong_1 + strong_2) + self.feature_weight * feature
+        ramp = gaussian_ramp(iteration, self.ramp_iterations)
         terms = {
-            "loss": (supervised + unsupervised) / 2,
+            "loss": (supervised + ramp * unsupervised) / 2,
             "supervised": supervised,
             "strong_1": strong_1,
             "strong_2": strong_2,
             "feature": feature,
+            "unsupervised_ramp": torch.tensor(ramp),
             **mixed_health(unlabeled, label, confident=confident, strong=strong[0], found=found_1),
         }
         return terms, maps

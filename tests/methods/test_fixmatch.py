@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from method_samples import batches, tiny_network
@@ -49,6 +51,18 @@ def test_the_losses_are_the_papers_equations(dimensions, mixing):
     assert terms["loss"] == pytest.approx((supervised + 0.7 * unsupervised) / 2, abs=1e-4)
     assert terms["confident"] == pytest.approx(float(sure.float().mean()))
     assert terms["pasted"] == pytest.approx(float(strong.region.float().mean()))
+
+
+def test_what_is_learnt_from_unlabelled_images_grows_over_the_ramp():
+    labeled, unlabeled = batches(2)
+    network = tiny_network(2, 1)
+    plain = numbers(FixMatch(network=network, threshold=0.0, mixing="none"), labeled, unlabeled)
+    for ramp, weight in ((10, math.exp(-1.25)), (0, 1.0)):  # at iteration 5
+        terms = numbers(
+            FixMatch(network=network, threshold=0.0, mixing="none", ramp_iterations=ramp), labeled, unlabeled
+        )
+        assert terms["unsupervised_weight"] == pytest.approx(weight)
+        assert terms["loss"] == pytest.approx((plain["supervised"] + weight * plain["unsupervised"]) / 2, abs=1e-5)
 
 
 def test_the_sum_is_divided_by_all_voxels_and_not_by_the_sure_ones():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -51,6 +52,15 @@ def test_the_losses_are_the_papers_equations(dimensions, mixing):
     for name, value in {"supervised": x, "strong_1": s1, "strong_2": s2, "feature": fp}.items():
         assert terms[name] == pytest.approx(value, abs=1e-4)
     assert terms["loss"] == pytest.approx((x + 0.25 * s1 + 0.25 * s2 + 0.5 * fp) / 2, abs=1e-4)
+
+
+def test_all_that_is_learnt_from_unlabelled_images_grows_over_the_ramp():
+    labeled, unlabeled = batches(2)
+    network = tiny_network(2, 1)
+    terms = numbers(UniMatch(network=network, threshold=0.0, mixing="none", ramp_iterations=10), labeled, unlabeled)
+    learnt = 0.25 * terms["strong_1"] + 0.25 * terms["strong_2"] + 0.5 * terms["feature"]
+    assert terms["unsupervised_ramp"] == pytest.approx(math.exp(-1.25))
+    assert terms["loss"] == pytest.approx((terms["supervised"] + math.exp(-1.25) * learnt) / 2, abs=1e-5)
 
 
 def test_both_strong_views_are_mixed_by_draws_of_their_own():

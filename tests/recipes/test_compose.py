@@ -140,6 +140,16 @@ def test_training_and_inference_agree_on_network_and_preprocessing(pair: tuple[s
     assert without_loading(train["train"]) == without_loading(inference)
 
 
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_method_predicts_through_windows_of_the_kind_that_its_floor_does(pair: tuple[str, str]) -> None:
+    """What was trained on crops and tested on whole pictures looks worse than its floor for that alone."""
+    method, task = pair
+    here, floor = (compose_config("inference", method=name, task=task)["inferer"] for name in (method, "supervised"))
+    assert here == floor
+    here, floor = (config_of(name, task)["validate"]["inferer"] for name in (method, "supervised"))
+    assert here == floor
+
+
 MANDATORY = {
     *("version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"),
     *("task", "description", "authors", "copyright", "network_data_format"),
