@@ -3,13 +3,15 @@
     python benchmarks/gates.py <run> [<run> ...] [-o <folder>] [--again graded bce ...] [--iterations 500]
 
 Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
-(any gate: the discriminator is trained under all of them). Of every unlabelled image the network of the last
-checkpoint makes a pseudo-mask, in evaluation mode and without augmentation; each of the four gates scores it, and its
-Dice with the hidden label is what the score should tell. Printed, and written to <folder>/gates.json and
-<folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of telling masks with a Dice above 0.8, and
-the mean Dice of the better half; for all images, and for those with foreground in mask or label (empty and rightly so
-counts as 1). A gate that says the same of every image ranks nothing: its figures are left out. These are figures of
-the training side: nothing is chosen by them.
+(any gate: the discriminator is trained under all of them). Of every unlabelled image (of volumes: of every slice) the
+network of the last checkpoint makes a pseudo-mask, in evaluation mode and without augmentation; each of the four gates
+scores it, and its Dice with the hidden label is what the score should tell (empty and rightly so counts as 1). Printed,
+and written to <folder>/gates.json and <folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of
+telling masks with a Dice above 0.8, and the mean Dice of the better half; for all images, and apart for those whose
+mask has foreground and for those whose mask is empty, which a gate can see. Parting them by the hidden label instead
+would make every empty mask a wrong one, and so a gate that trusts empty masks, most of which are right, look worse than
+chance. A gate that says the same of every image ranks nothing: its figures are left out. These are figures of the
+training side: nothing is chosen by them.
 
 With --again, a new discriminator is trained for the network as it is, with each of the losses named, on the same
 labelled and unlabelled images: so the losses are compared on the same masks.
@@ -33,6 +35,7 @@ from semi_med.ops import IGNORED, overlap, pseudo_label
 
 GATES = ("discriminator", "confidence", "confidence_map", "identity")
 GOOD = 0.8
+KINDS = {"where something was found": True, "where nothing was found": False}
 
 
 def settings_of(run: Path) -> ConfigParser:
@@ -90,19 +93,20 @@ def judged(method: Any, parser: ConfigParser) -> list[dict[str, Any]]:
     cases, rows = parser.get_parsed_content("train#unlabeled_dataset"), []
     for index in range(len(cases)):
         arrays = cases.arrays(index)
-        image = torch.from_numpy(np.array(arrays["image"], dtype=np.float32))[None]
+        images = torch.from_numpy(np.array(arrays["image"], dtype=np.float32))[None]
         hidden = torch.from_numpy(np.array(arrays["monitor_label"], dtype=np.int64))[None]
-        if image.dim() == 5 and len(parser["crop_size"]) == 2:  # a picture is a volume of one slice
-            image, hidden = image[..., 0], hidden[..., 0]
-        label, _, confidence = pseudo_label(method.network(image))
-        rows.append(
-            {
-                "case": cases.name(index),
-                "dice": float(overlap(label, hidden)),
-                "shown": bool((label > 0).any() or (hidden > 0).any()),
-                **{gate: float(method.score(gate, image, label, confidence)) for gate in GATES},
-            }
-        )
+        if images.dim() == 5 and len(parser["crop_size"]) == 2:  # every slice is an image; a picture has one
+            images, hidden = (array[0].movedim(-1, 0) for array in (images, hidden))
+        for place, (image, truth) in enumerate(zip(images.split(1), hidden.split(1), strict=True)):
+            label, _, confidence = pseudo_label(method.network(image))
+            rows.append(
+                {
+                    "case": cases.name(index) if len(images) == 1 else f"{cases.name(index)}_{place}",
+                    "dice": float(overlap(label, truth)),
+                    "found": bool((label > 0).any()),
+                    **{gate: float(method.score(gate, image, label, confidence)) for gate in GATES},
+                }
+            )
     return rows
 
 
@@ -148,7 +152,11 @@ def main() -> None:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-            summary[name] = {"all": ranked(rows), "with foreground": ranked([row for row in rows if row["shown"]])}
+            parts = {
+                "all": rows,
+                **{word: [row for row in rows if row["found"] is found] for word, found in KINDS.items()},
+            }
+            summary[name] = {which: ranked(part) for which, part in parts.items() if part}
             for which, result in summary[name].items():
                 print(f"{name}, {which}: {result['images']} images, mean Dice {result['mean_dice']:.3f}", flush=True)
                 for gate, numbers in result["gates"].items():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semi_med.losses import cross_entropy
+from semi_med.losses import cross_entropy, dice_ce
 from semi_med.methods.base import (
     AdversarialMethod,
     Batch,
@@ -26,6 +26,7 @@ from semi_med.ops import (
     class_masks,
     draw_misplacements,
     gaussian_ramp,
+    lent,
     mask_dice,
     mean_by_owner,
     misplaced,
@@ -61,9 +62,9 @@ class SegMatch(AdversarialMethod):
     D does not know classes: it sees one binary mask at a time, of each foreground class that is present (an empty one
     where none is), and its scores are averaged. It gates and sends no gradient into the network.
 
-    Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks
-    of labelled images, right and wrong ones (another image's, misplaced ones, and M(T2(x_l))). Equation 1 tells
-    labelled images from unlabelled ones, for which it need not look at the mask, and ranks masks badly
+    Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks of
+    both views of labelled images, right and wrong ones (another image's, misplaced ones, and M(T2(x_l))). Equation 1
+    tells labelled images from unlabelled ones, for which it need not look at the mask, and ranks masks badly
     (docs/methods/segmatch.md); it also has no lower bound, as log(1 - D) and log D go to minus infinity once D is
     right, and is steepest there. It is `discriminator_loss="literal"` as printed and "bce" as binary cross-entropy. D
     sees hard masks of both kinds: soft ones it would tell by their softness. Logits are warped, linearly, and voxels
@@ -77,6 +78,7 @@ class SegMatch(AdversarialMethod):
     threshold: float | None = None  # tau; None: 0.75 of D (0.5 unless graded), 0.9, and 0.95 of the map
     weight: float = 1.0  # lambda_u
     ramp_iterations: int = 0  # until lambda_u is reached
+    alpha: float = 1.0  # share of CE in L_s; the rest is Dice
     discriminator_loss: Literal["graded", "bce", "literal"] = "graded"
     teacher_mode: Literal["eval", "train"] = "train"  # of the pass on the weak view
     health_confidence: float = 0.9  # only counted for the curve "confident"
@@ -87,6 +89,7 @@ class SegMatch(AdversarialMethod):
         require_choice("discriminator_loss", self.discriminator_loss, ("graded", "bce", "literal"))
         require_choice("teacher_mode", self.teacher_mode, ("eval", "train"))
         require_share("health_confidence", self.health_confidence)
+        require_share("alpha", self.alpha)
 
     def losses_and_shown(self, labeled: Batch, unlabeled: Batch, iteration: int) -> tuple[dict[str, Tensor], Batch]:
         """Terms of one iteration, and the pairs of image and mask that the discriminator is to judge."""
@@ -101,7 +104,8 @@ class SegMatch(AdversarialMethod):
         with keeping_statistics(self.network):
             back, valid = _brought_back(self.network(unlabeled["image"]), unlabeled)
 
-        supervised = cross_entropy(logits, labeled["label"]).mean()
+        supervised = self.alpha * cross_entropy(logits, labeled["label"]).mean()
+        supervised = supervised + (1 - self.alpha) * dice_ce(logits, labeled["label"], alpha=0.0)
         unsupervised = cross_entropy(back, label, valid=valid, taught=accepted).mean()
 
         weight = self.weight * gaussian_ramp(iteration, self.ramp_iterations)
@@ -150,10 +154,15 @@ class SegMatch(AdversarialMethod):
 
     def _graded(self, shown: Batch) -> Tensor:
         """Cross-entropy between D and the Dice of masks of labelled images, right and wrong ones, with the expert's."""
-        image, truth = shown["real_image"], shown["real_label"].long()
-        expert = truth.masked_fill(truth == IGNORED, 0)
-        moved = misplaced(expert, draw_misplacements(len(expert), expert.shape[2:]))
-        images, given, truths = [image] * 3, [expert, partner(expert), moved], [truth] * 3
+        images, given, truths = [], [], []
+        views = [("real_image", "real_label"), ("tried_image", "tried_truth")][: 2 if "tried_label" in shown else 1]
+        for image, truth in ((shown[name], shown[of].long()) for name, of in views):
+            expert = truth.masked_fill(truth == IGNORED, 0)
+            moved = misplaced(lent(expert), draw_misplacements(len(expert), expert.shape[2:]))
+            for mask in (expert, partner(expert), moved):
+                images.append(image)
+                given.append(mask)
+                truths.append(truth)
         if "tried_label" in shown:
             images.append(shown["tried_image"])
             given.append(shown["tried_label"])

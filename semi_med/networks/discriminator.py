@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 class MaskDiscriminator(nn.Module):
     """One number for an image and one binary mask: the logit of how well the mask fits.
 
-    It does not know which class the mask is of. Two strided convolutions, of the mask and of the image, are added, then
-    4x4 convolutions of stride 2 double the channels, each with a leaky ReLU of slope 0.2; a linear layer makes one
-    number of their mean over space. No normalisation: an image's score does not depend on the rest of the batch.
+    It does not know which class the mask is of. Strided convolutions of the mask, of the image and of the image inside
+    the mask are added, then 4x4 convolutions of stride 2 double the channels, each with a leaky ReLU of slope 0.2; a
+    linear layer makes one number of their mean and their greatest value over space. No normalisation: an image's score
+    does not depend on the rest of the batch. Without the image inside the mask, and with the mean alone, it learnt to
+    judge the image and not the mask (docs/methods/segmatch.md).
 
     Args:
         image_channels: channels of the image.
@@ -38,15 +41,17 @@ class MaskDiscriminator(nn.Module):
         share = nn.Dropout2d if spatial_dims == 2 else nn.Dropout3d
         self.of_mask = convolution(1, base_filters, 4, 2, 1)
         self.of_image = convolution(image_channels, base_filters, 4, 2, 1)
+        self.of_inside = convolution(image_channels, base_filters, 4, 2, 1)
         layers: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=True)]
         for level in range(levels - 1):
             channels = base_filters * 2**level
             layers += [share(dropout), convolution(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(base_filters * 2 ** (levels - 1), 1)
+        self.head = nn.Linear(2 * base_filters * 2 ** (levels - 1), 1)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Logits `(B,)`; above 0 the mask is more likely an expert's."""
-        features = self.body(self.of_mask(mask.to(image.dtype)) + self.of_image(image))
-        logits: Tensor = self.head(features.flatten(2).mean(2))[:, 0]
+        mask = mask.to(image.dtype)
+        features = self.body(self.of_mask(mask) + self.of_image(image) + self.of_inside(image * mask)).flatten(2)
+        logits: Tensor = self.head(torch.cat([features.mean(2), features.amax(2)], dim=1))[:, 0]
         return logits

@@ -9,7 +9,7 @@ from semi_med.ops.dropout import drop_channels
 from semi_med.ops.ema import bare, early_decay, ema_copy, ema_update
 from semi_med.ops.filters import gaussian_blur
 from semi_med.ops.known import known
-from semi_med.ops.misplace import draw_misplacements, misplaced
+from semi_med.ops.misplace import draw_misplacements, lent, misplaced
 from semi_med.ops.mixing import (
     MIXINGS,
     Mixed,
@@ -55,6 +55,7 @@ __all__ = [
     "gaussian_ramp",
     "image_confidence",
     "known",
+    "lent",
     "largest_components",
     "mask_dice",
     "mean_by_owner",

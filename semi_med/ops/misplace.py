@@ -49,3 +49,17 @@ def misplaced(label: Tensor, matrix: Tensor) -> Tensor:
         matrix: as `draw_misplacements` gives it.
     """
     return warp(label, matrix, nearest=True)
+
+
+def lent(label: Tensor) -> Tensor:
+    """Each image's mask, and where it is empty that of the next image of the batch that has one.
+
+    Args:
+        label: class indices, `(B, 1, *spatial)`. If all are empty they come back as they are.
+    """
+    found = (label > 0).flatten(1).any(1)
+    if not bool(found.any()):
+        return label
+    count, order = len(label), torch.arange(len(label), device=label.device)
+    ahead = (order[None] - order[:, None]) % count  # how far image j stands behind image i
+    return label[ahead.masked_fill(~found[None], count).argmin(1)]

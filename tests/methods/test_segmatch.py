@@ -160,11 +160,14 @@ def test_the_graded_loss_asks_for_the_dice_of_right_and_wrong_masks_of_labelled_
     method = method_of(dimensions)
     _, shown = method.losses_and_shown(labeled, unlabeled, 0)
     truth = labeled["label"].long()
-    expert = torch.where(truth == IGNORED, 0, truth)
+    probe, right = labeled["probe"], labeled["probe_label"]
+    pairs = [(probe, shown["tried_label"], right)]
+    # the first image has no mask to move: it is lent the other's, and so is its probe
+    for picture, known in ((labeled["image"], truth), (probe, right)):
+        expert = torch.where(known == IGNORED, 0, known)
+        pairs += [(picture, given, known) for given in (expert, expert.flip(0), expert[[1, 1]].flip(-1))]
     found = []
-    images, tried = labeled["image"], shown["tried_label"]
-    pairs = [(images, given, truth) for given in (expert, expert.flip(0), expert.flip(-1))]
-    for picture, given, right in [*pairs, (labeled["probe"], tried, labeled["probe_label"])]:
+    for picture, given, right in pairs:
         for b in range(2):
             counted = right[b] != IGNORED
             classes = [k for k in range(1, CLASSES) if ((given[b] == k) & counted).any()]
