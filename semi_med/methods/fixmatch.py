@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semi_med.losses import cross_entropy, dice_ce
-from semi_med.methods.base import Batch, Method, health, require_choice, require_share
+from semi_med.methods.base import Batch, Method, health, keeping_statistics, require_choice, require_share
 from semi_med.ops import IGNORED, MIXINGS, Mixed, gaussian_ramp, mix, pseudo_label
 
 
@@ -28,8 +28,9 @@ class FixMatch(Method):
     `semi_med.ops.mix`.
 
     Differs from the paper: CutMix takes its rectangle from another image of the same batch, not of a second one, with
-    the pseudo-label of the same pass; lambda_u can be ramped up, without which a network that starts from nothing may
-    learn that there is background everywhere.
+    the pseudo-label of the same pass; strong views leave no trace in batch-norm statistics, by which a network that
+    trains for a short time would misread clean images; lambda_u can be ramped up, without which a network that starts
+    from nothing may learn that there is background everywhere.
     """
 
     network: nn.Module
@@ -61,7 +62,8 @@ class FixMatch(Method):
             labeled=labeled,
             chance=self.mixing_chance,
         )
-        found = self.network(strong.image)
+        with keeping_statistics(self.network):
+            found = self.network(strong.image)
 
         supervised = dice_ce(logits, labeled["label"], alpha=self.alpha)
         unsupervised = confident_loss(found, strong, alpha=self.alpha_unsupervised)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semi_med.losses import dice_ce
-from semi_med.methods.base import Batch, Method, require_share
+from semi_med.methods.base import Batch, Method, keeping_statistics, require_share
 from semi_med.methods.fixmatch import confident_loss, mixed_health, require_mixing
 from semi_med.networks import stepped
 from semi_med.ops import Mixed, bare, drop_channels, gaussian_ramp, mix, pseudo_label
@@ -30,7 +30,7 @@ class UniMatch(Method):
     et al., VISAPP 2025, arXiv:2604.07122.
 
     Differs from the paper: as `FixMatch`; channels are dropped in the features of the unlabelled images only, since
-    nothing is learnt from dropped labelled ones.
+    nothing is learnt from dropped labelled ones, and go through the decoder apart.
     """
 
     network: nn.Module  # f
@@ -77,7 +77,8 @@ class UniMatch(Method):
             )
             for first, key in enumerate(("image", "strong_2"))
         ]
-        found_1, found_2 = self.network(torch.cat([view.image for view in strong])).chunk(2)
+        with keeping_statistics(self.network):
+            found_1, found_2 = self.network(torch.cat([view.image for view in strong])).chunk(2)
 
         supervised = dice_ce(logits, labeled["label"], alpha=self.alpha)
         strong_1, strong_2 = (
@@ -104,9 +105,10 @@ class UniMatch(Method):
         """Maps and logits of labelled images and weak views, and logits of weak views with channels dropped."""
         steps, count, size = stepped(bare(self.network), wanted_by=type(self).__name__), len(image), image.shape[2:]
         features = steps.features(torch.cat([image, weak]))
-        dropped = [drop_channels(part[count:], self.feature_dropout) for part in features]
-        decoded = steps.decode([torch.cat(pair) for pair in zip(features, dropped, strict=True)])
-        ends = [count, count + len(weak)]
-        first, second, _ = decoded.tensor_split(ends)
-        logits, found, changed = steps.classify(decoded, size).tensor_split(ends)
+        maps = steps.decode(features)
+        logits, found = steps.classify(maps, size).tensor_split([count])
+        with keeping_statistics(self.network):
+            dropped = steps.decode([drop_channels(part[count:], self.feature_dropout) for part in features])
+            changed = steps.classify(dropped, size)
+        first, second = maps.tensor_split([count])
         return (first, second), (logits, found, changed)

@@ -22,9 +22,9 @@ def slow_weak_pass(network: VNet, labeled: torch.Tensor, weak: torch.Tensor, sha
     network, count = copy.deepcopy(network).train(), len(labeled)
     with torch.no_grad():
         maps = network.features(torch.cat([labeled, weak]))
-        maps = [torch.cat([part, drop_channels(part[count:], share)]) for part in maps]
-        logits = network.classify(network.decode(maps), labeled.shape[2:])
-    return list(logits.split([count, len(weak), len(weak)]))
+        dropped = [drop_channels(part[count:], share) for part in maps]
+        logits, changed = (network.classify(network.decode(each), labeled.shape[2:]) for each in (maps, dropped))
+    return [*logits.split([count, len(weak)]), changed]
 
 
 @dimensions_2_and_3
@@ -61,6 +61,19 @@ def test_all_that_is_learnt_from_unlabelled_images_grows_over_the_ramp():
     learnt = 0.25 * terms["strong_1"] + 0.25 * terms["strong_2"] + 0.5 * terms["feature"]
     assert terms["unsupervised_ramp"] == pytest.approx(math.exp(-1.25))
     assert terms["loss"] == pytest.approx((terms["supervised"] + math.exp(-1.25) * learnt) / 2, abs=1e-5)
+
+
+def test_only_labelled_images_and_weak_views_are_in_the_statistics_of_batch_norm():
+    """A network would misread clean images by statistics of jittered and pasted ones."""
+    network = VNet(out_channels=3, spatial_dims=2, base_filters=2, levels=3, normalization="batch").train()
+    alone = copy.deepcopy(network)
+    labeled, unlabeled = batches(2)
+    UniMatch(network=network, threshold=0.0).losses(labeled, unlabeled, 0)
+    alone(torch.cat([labeled["image"], unlabeled["weak"]]))
+    seen = {name: value for name, value in alone.state_dict().items() if "running" in name}
+    assert seen
+    for name, wanted in seen.items():
+        assert torch.equal(network.state_dict()[name], wanted), name
 
 
 def test_both_strong_views_are_mixed_by_draws_of_their_own():
