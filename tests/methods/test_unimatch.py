@@ -65,7 +65,7 @@ def test_all_that_is_learnt_from_unlabelled_images_grows_over_the_ramp():
 
 def test_only_labelled_images_and_weak_views_are_in_the_statistics_of_batch_norm():
     """A network would misread clean images by statistics of jittered and pasted ones."""
-    network = VNet(out_channels=3, spatial_dims=2, base_filters=2, levels=3, normalization="batch").train()
+    network = tiny_network(2, 1, normalization="batch").train()
     alone = copy.deepcopy(network)
     labeled, unlabeled = batches(2)
     UniMatch(network=network, threshold=0.0).losses(labeled, unlabeled, 0)
