@@ -74,11 +74,12 @@ def train_again(method: Any, parser: ConfigParser, loss: str, *, iterations: int
         )
         with torch.no_grad():
             label = pseudo_label(method.network(unlabeled["weak"]))[0].masked_fill(~unlabeled["seen"], IGNORED)
-            tried = pseudo_label(method.network(labeled["probe"]))[0]
+            tried, found = (pseudo_label(method.network(labeled[key]))[0] for key in ("probe", "image"))
         shown = {
-            **{"real_image": labeled["image"], "real_label": labeled["label"]},
+            **{"real_image": labeled["image"], "real_truth": labeled["label"]},
+            "real_found": found,
             **{"made_image": unlabeled["weak"], "made_label": label},
-            **{"tried_image": labeled["probe"], "tried_label": tried, "tried_truth": labeled["probe_label"]},
+            **{"tried_image": labeled["probe"], "tried_found": tried, "tried_truth": labeled["probe_label"]},
         }
         terms = method.discriminator_losses(shown, iteration)
         optimizer.zero_grad()

@@ -63,7 +63,7 @@ class SegMatch(AdversarialMethod):
     where none is), and its scores are averaged. It gates and sends no gradient into the network.
 
     Differs from the paper: D is graded by default: it learns the Dice that a mask has with the expert's, from masks of
-    both views of labelled images, right and wrong ones (another image's, misplaced ones, and M(T2(x_l))). Equation 1
+    both views of labelled images: right ones, wrong ones (another image's, misplaced ones) and what M finds. Equation 1
     tells labelled images from unlabelled ones, for which it need not look at the mask, and ranks masks badly
     (docs/methods/segmatch.md); it also has no lower bound, as log(1 - D) and log D go to minus infinity once D is
     right, and is steepest there. It is `discriminator_loss="literal"` as printed and "bce" as binary cross-entropy. D
@@ -120,20 +120,21 @@ class SegMatch(AdversarialMethod):
         }
         shown = {
             "real_image": labeled["image"],
-            "real_label": labeled["label"],
+            "real_truth": labeled["label"],
+            "real_found": pseudo_label(logits.detach())[0],
             "made_image": weak,
             "made_label": label,
         }
         if "probe" in labeled:
             with teaching(self.network, "eval"):
                 tried = pseudo_label(self.network(labeled["probe"]))[0]
-            shown |= {"tried_image": labeled["probe"], "tried_truth": labeled["probe_label"], "tried_label": tried}
+            shown |= {"tried_image": labeled["probe"], "tried_truth": labeled["probe_label"], "tried_found": tried}
         return terms, shown
 
     def discriminator_losses(self, shown: Batch, iteration: int) -> dict[str, Tensor]:
         """What the discriminator learns: which pairs of image and mask fit."""
         images = torch.cat([shown["real_image"], shown["made_image"]])
-        labels = torch.cat([shown["real_label"].long(), shown["made_label"].long()])
+        labels = torch.cat([shown["real_truth"].long(), shown["made_label"].long()])
         graded = self.discriminator_loss == "graded"
         with torch.set_grad_enabled(not graded):  # then they are curves only
             logits = _judged(
@@ -153,24 +154,28 @@ class SegMatch(AdversarialMethod):
         }
 
     def _graded(self, shown: Batch) -> Tensor:
-        """Cross-entropy between D and the Dice of masks of labelled images, right and wrong ones, with the expert's."""
-        images, given, truths = [], [], []
-        views = [("real_image", "real_label"), ("tried_image", "tried_truth")][: 2 if "tried_label" in shown else 1]
-        for image, truth in ((shown[name], shown[of].long()) for name, of in views):
+        """Cross-entropy between D and the Dice of masks of labelled images with the expert's.
+
+        Half of it is of masks that were made up for both views, right and wrong ones, half of what the network found
+        in them: its own mistakes are those that D is to see, and a wrong place is easily told from them.
+        """
+        made_up, found = [], []
+        for view in ("real", "tried"):
+            if f"{view}_image" not in shown:
+                continue
+            image, truth = shown[f"{view}_image"], shown[f"{view}_truth"].long()
             expert = truth.masked_fill(truth == IGNORED, 0)
             moved = misplaced(lent(expert), draw_misplacements(len(expert), expert.shape[2:]))
-            for mask in (expert, partner(expert), moved):
-                images.append(image)
-                given.append(mask)
-                truths.append(truth)
-        if "tried_label" in shown:
-            images.append(shown["tried_image"])
-            given.append(shown["tried_label"])
-            truths.append(shown["tried_truth"].long())
-        right = torch.cat(truths)
-        masks, owner, kind = class_masks(torch.cat(given).masked_fill(right == IGNORED, IGNORED))
-        logits = self.discriminator(torch.cat(images)[owner], masks).float()
-        return functional.binary_cross_entropy_with_logits(logits, mask_dice(masks, owner, kind, truth=right))
+            made_up += [(image, mask, truth) for mask in (expert, partner(expert), moved)]
+            found.append((image, shown[f"{view}_found"], truth))
+        return (self._dice_error(made_up) + self._dice_error(found)) / 2
+
+    def _dice_error(self, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """Mean cross-entropy between what D says of images with masks and the Dice of these with the true ones."""
+        image, label, truth = (torch.cat(part) for part in zip(*pairs, strict=True))
+        masks, owner, kind = class_masks(label.masked_fill(truth == IGNORED, IGNORED))
+        logits = self.discriminator(image[owner], masks).float()
+        return functional.binary_cross_entropy_with_logits(logits, mask_dice(masks, owner, kind, truth=truth))
 
     def score(self, gate: Gate, image: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
         """What a gate says of each image, 0 to 1, `(B,)`; without a gradient.

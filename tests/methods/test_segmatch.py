@@ -159,27 +159,34 @@ def test_the_graded_loss_asks_for_the_dice_of_right_and_wrong_masks_of_labelled_
     labeled["probe"], labeled["probe_label"] = labeled["image"] + 0.5, labeled["label"].long().flip(-2)
     method = method_of(dimensions)
     _, shown = method.losses_and_shown(labeled, unlabeled, 0)
-    truth = labeled["label"].long()
-    probe, right = labeled["probe"], labeled["probe_label"]
-    pairs = [(probe, shown["tried_label"], right)]
+    made_up, own = [], []
     # the first image has no mask to move: it is lent the other's, and so is its probe
-    for picture, known in ((labeled["image"], truth), (probe, right)):
-        expert = torch.where(known == IGNORED, 0, known)
-        pairs += [(picture, given, known) for given in (expert, expert.flip(0), expert[[1, 1]].flip(-1))]
+    for picture, truth, given in (
+        (labeled["image"], labeled["label"].long(), shown["real_found"]),
+        (labeled["probe"], labeled["probe_label"], shown["tried_found"]),
+    ):
+        expert = torch.where(truth == IGNORED, 0, truth)
+        made_up += [(picture, mask, truth) for mask in (expert, expert.flip(0), expert[[1, 1]].flip(-1))]
+        own.append((picture, given, truth))
+    loss = float(method.discriminator_losses(shown, 0)["discriminator_loss"].detach())
+    wanted = [slow_dice_error(method.discriminator, pairs) for pairs in (made_up, own)]
+    assert loss == pytest.approx(sum(wanted) / 2, abs=1e-4)
+
+
+def slow_dice_error(discriminator, pairs):
     found = []
-    for picture, given, right in pairs:
+    for picture, given, truth in pairs:
         for b in range(2):
-            counted = right[b] != IGNORED
+            counted = truth[b] != IGNORED
             classes = [k for k in range(1, CLASSES) if ((given[b] == k) & counted).any()]
             for k in classes or [None]:
                 mask = (given[b] == k) & counted if k else torch.zeros_like(counted)
-                wanted = ((right[b] == k) if k else (right[b] > 0)) & counted
+                wanted = ((truth[b] == k) if k else (truth[b] > 0)) & counted
                 total = int(mask.sum() + wanted.sum())
                 dice = 2 * int((mask & wanted).sum()) / total if total else 1.0
-                d = sigmoid(float(method.discriminator(picture[b : b + 1], mask[None].float()).detach()))
+                d = sigmoid(float(discriminator(picture[b : b + 1], mask[None].float()).detach()))
                 found.append(-dice * math.log(d) - (1 - dice) * math.log(1 - d))
-    loss = float(method.discriminator_losses(shown, 0)["discriminator_loss"].detach())
-    assert loss == pytest.approx(sum(found) / len(found), abs=1e-4)
+    return sum(found) / len(found)
 
 
 def test_a_discriminator_that_is_graded_learns_to_tell_how_far_a_mask_is_right():
@@ -188,7 +195,8 @@ def test_a_discriminator_that_is_graded_learns_to_tell_how_far_a_mask_is_right()
     method.discriminator = MaskDiscriminator(base_filters=8, levels=3)
     image = torch.nn.functional.avg_pool2d(torch.randn(8, 1, 40, 48), 7, 1, 3) * 7
     label = (image > 0.6).long()
-    shown = {"real_image": image, "real_label": label, "made_image": image, "made_label": label}
+    shown = {"real_image": image, "real_truth": label, "real_found": label.roll(8, -1)}
+    shown |= {"made_image": image, "made_label": label}
     optimizer = torch.optim.Adam(method.discriminator.parameters(), lr=3e-3)
     for _ in range(80):
         optimizer.zero_grad()
