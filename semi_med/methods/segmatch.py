@@ -40,7 +40,6 @@ from semi_med.ops import (
 Gate = Literal["discriminator", "identity", "confidence", "confidence_map"]
 
 _THRESHOLDS = {"discriminator": 0.5, "identity": 0.0, "confidence": 0.9, "confidence_map": 0.95}
-_GRADED = 0.75  # before D has learnt anything it says what masks are on average, about 0.6
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,7 +74,7 @@ class SegMatch(AdversarialMethod):
     network: nn.Module
     discriminator: nn.Module
     gate: Gate = "discriminator"
-    threshold: float | None = None  # tau; None: 0.75 of D (0.5 unless graded), 0.9, and 0.95 of the map
+    threshold: float | None = None  # tau; None: 0.5 of D, 0.9 of the confidence, 0.95 of the map
     weight: float = 1.0  # lambda_u
     ramp_iterations: int = 0  # until lambda_u is reached
     alpha: float = 1.0  # share of CE in L_s; the rest is Dice
@@ -200,8 +199,7 @@ class SegMatch(AdversarialMethod):
         """The threshold that was set, of the gate in use, or the gate's own."""
         if gate == self.gate and self.threshold is not None:
             return self.threshold
-        graded = gate == "discriminator" and self.discriminator_loss == "graded"
-        return _GRADED if graded else _THRESHOLDS[gate]
+        return _THRESHOLDS[gate]
 
     def _accepted(self, score: Tensor, confidence: Tensor) -> Tensor:
         """Voxels that are learnt from, bool `(B, 1, *crop)`: of one image all or none, but for the map."""

@@ -11,10 +11,11 @@ class MaskDiscriminator(nn.Module):
     """One number for an image and one binary mask: the logit of how well the mask fits.
 
     It does not know which class the mask is of. Strided convolutions of the mask, of the image and of the image inside
-    the mask are added, then 4x4 convolutions of stride 2 double the channels, each with a leaky ReLU of slope 0.2; a
-    linear layer makes one number of their mean and their greatest value over space. No normalisation: an image's score
-    does not depend on the rest of the batch. Without the image inside the mask, and with the mean alone, it learnt to
-    judge the image and not the mask (docs/methods/segmatch.md).
+    the mask are added, then 4x4 convolutions of stride 2 double the channels, each with a group norm of one group and
+    a leaky ReLU of slope 0.2; a linear layer makes one number of their mean and their greatest value over space. An
+    image's score does not depend on the rest of the batch. Without the image inside the mask, and with the mean alone,
+    it learnt to judge the image and not the mask; without the norm, bright images drove it to -30
+    (docs/methods/segmatch.md).
 
     Args:
         image_channels: channels of the image.
@@ -45,7 +46,8 @@ class MaskDiscriminator(nn.Module):
         layers: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=True)]
         for level in range(levels - 1):
             channels = base_filters * 2**level
-            layers += [share(dropout), convolution(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [share(dropout), convolution(channels, 2 * channels, 4, 2, 1)]
+            layers += [nn.GroupNorm(1, 2 * channels), nn.LeakyReLU(0.2, inplace=True)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * base_filters * 2 ** (levels - 1), 1)
 
