@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 
 # polynomials through 0, 1, -1, 2, -2 and infinity
-_OF_INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0))
-_OF_INPUT = (*_OF_INPUT, (0, 4, 0, -5, 0, 1))
+_OF_INPUT = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
 _OF_WEIGHT = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # in 24ths
 _READ, _MADE = 6, 4  # planes at a time
 _WITH_BIAS = 1  # what is added to this product comes out in all four planes
@@ -115,10 +121,10 @@ def _convolve_planes(planes: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 def _sum_up(products: Sequence[Tensor], result: Tensor) -> None:
     """Six products (tiles, j, k, channels) into (tiles, 4, j, k, channels): the transposed matrix, written out.
 
-        1  1  1  1  1  0
-        0  1 -1  2 -2  0
-        0  1  1  4  4  0
-        0  1 -1  8 -8  1
+    1  1  1  1  1  0
+    0  1 -1  2 -2  0
+    0  1  1  4  4  0
+    0  1 -1  8 -8  1
     """
     first, one, minus_one, two, minus_two, last = products
     odd, odd_2 = one - minus_one, two - minus_two

@@ -191,6 +191,7 @@ def _cards(
         value = dice.get(case.name, math.nan)
         card: dict[str, Any] = {
             "name": case.name,
+            "key": case.key,
             "dice": number(value) if case.name in dice else "",
             "confidence": "" if case.confidence is None else number(case.confidence),
             "warnings": list(case.warnings),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from inference_samples import write_bundle, write_nifti
+from inference_samples import convolution, write_bundle, write_nifti
 from monai.networks.nets import BasicUNet
 from torch import nn
 
@@ -115,6 +115,24 @@ def test_auto_is_bfloat16_where_the_machine_has_it_and_a_window_agrees(
     found = predictor(write_nifti(tmp_path / "a.nii", torch.rand(5, 5, 5).numpy()))
     assert predictor.precisions.chosen == wanted
     assert sum(one.startswith("PRECISION") for one in found.warnings) == told
+
+
+def test_auto_decides_with_the_first_scan_whose_window_shows_a_foreground(tmp_path, monkeypatch):
+    monkeypatch.setattr("semi_med.inference.precision._computes_bfloat16", lambda device: True)
+    states = {"model": convolution(1.0, bias=-1.0)}
+    predictor = Predictor.load(write_bundle(tmp_path / "b", states=states), device="cpu", precision="auto")
+    dark = torch.zeros(9, 9, 9)
+    dark[0] = 9.0  # seen by no window in the middle
+    bright = torch.zeros(9, 9, 9)
+    bright[:, 2:7, 2:7] = 9.0
+    chosen, told = [], []
+    for number, scan in enumerate((dark, bright, dark)):
+        found = predictor(write_nifti(tmp_path / f"{number}.nii", scan.numpy()))
+        chosen.append(predictor.precisions.chosen)
+        told.append([one for one in found.warnings if one.startswith("PRECISION")])
+    assert chosen == ["float32", "bfloat16", "bfloat16"]
+    assert [len(one) for one in told] == [1, 0, 0]
+    assert "no foreground" in told[0][0]
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (2, 9, 3)])
