@@ -9,7 +9,7 @@ from monai.networks.nets import BasicUNet
 from torch import nn
 
 from semi_med.errors import InputError
-from semi_med.inference import Predictor
+from semi_med.inference import Predictor, winograd
 from semi_med.inference.fast_network import _Packed, prepared
 from semi_med.inference.precision import Precisions
 from semi_med.networks import VNet
@@ -64,6 +64,60 @@ def test_batch_norms_are_folded_and_convolutions_packed():
     assert nn.BatchNorm3d not in kinds
     if hasattr(torch._C._nn, "mkldnn_reorder_conv3d_weight"):
         assert _Packed in kinds
+
+
+needs_packing = pytest.mark.skipif(
+    not hasattr(torch._C._nn, "mkldnn_reorder_conv3d_weight") or not torch.backends.mkldnn.is_available(),
+    reason="this build of torch packs no weights",
+)
+
+
+@needs_packing
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(4, 5, 6), (7, 3, 2), (14, 6, 5), (21, 4, 8)])
+@pytest.mark.parametrize("at_once", [2**24, 2**12])
+def test_four_planes_from_six_are_the_convolution(monkeypatch, size, relu, at_once):
+    monkeypatch.setattr(winograd, "_AT_ONCE", at_once)
+    torch.manual_seed(1)
+    layer = nn.Conv3d(16, 24, 3, padding=1).requires_grad_(False)
+    image = torch.randn(2, 16, *size)
+    wanted = layer(image).relu() if relu else layer(image)
+    assert winograd.Winograd.suits(layer)
+    torch.testing.assert_close(winograd.Winograd(layer, relu=relu)(image), wanted, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv3d(8, 32, 3, padding=1),
+        nn.Conv3d(32, 32, 3, padding=0),
+        nn.Conv3d(32, 32, 3, padding=1, stride=2),
+        nn.Conv3d(32, 32, 3, padding=1, groups=2),
+        nn.Conv3d(32, 32, 3, padding=2, dilation=2),
+        nn.Conv3d(32, 32, 3, padding=1, padding_mode="replicate"),
+        nn.Conv3d(32, 32, (3, 3, 1), padding=(1, 1, 0)),
+    ],
+)
+def test_other_convolutions_are_not_made_of_planes(layer):
+    assert not winograd.Winograd.suits(layer)
+
+
+def test_planes_pay_where_few_are_made_in_vain():
+    assert [planes for planes in range(1, 10) if winograd.Winograd.pays(planes)] == [3, 4, 6, 7, 8, 9]
+
+
+@needs_packing
+@pytest.mark.parametrize("reduced", [False, True])
+def test_wide_layers_are_made_of_planes_in_float32_and_say_the_same(reduced):
+    network = trained(VNet(1, 3, base_filters=16, levels=3))
+    fast = prepared(network, window=(16, 16, 32), channels=1, reduced=reduced)
+    assert fast is not None
+    kinds = [type(module) for module in fast.modules()]
+    assert (winograd.Winograd in kinds) == (not reduced)
+    assert _Packed in kinds
+    image = torch.randn(1, 1, 16, 16, 32)
+    difference = (fast(image).softmax(1) - network(image).softmax(1)).abs().max()
+    assert difference < (0.1 if reduced else 1e-5)
 
 
 def test_the_network_itself_is_left_as_it_is():
