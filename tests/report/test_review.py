@@ -15,6 +15,7 @@ from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import write_label
 from semi_med.report.review import check_page_name, write_review
 from semi_med.report.review_data import collect_review
+from semi_med.report.review_figures import ranking_words, volume_figure
 from semi_med.report.review_labels import Beside
 from semi_med.report.review_tables import case_rows, ranked, structure_table
 from tests.corpus.dicom_corpus import plan_series
@@ -373,6 +374,27 @@ def test_a_mark_belongs_to_its_mask_whenever_that_was_predicted(folders):
     write_label(folders.predictions / "fair_seg.nii.gz", label_of(2), affine=AFFINE)
     assert {name for name, key in keys().items() if key != first[name]} == {"fair"}
     assert collect_review([folders.predictions]).identity != view.identity
+
+
+def test_a_ranking_comes_with_its_interval_and_one_that_may_be_none_is_not_to_be_gone_by():
+    dice = {str(number): number / 20 for number in range(12)}
+    good = ranking_words({case: value**2 for case, value in dice.items()}, dice)
+    assert good.startswith("Rank correlation of confidence and Dice: 1.00 (")
+    assert good.endswith("95 % interval over 12 cases: 1.00 to 1.00).")
+    none = ranking_words({case: (7 * int(case)) % 5 for case in dice}, dice)
+    assert none.endswith("That includes no use at all: do not go by it here.")
+    assert "3 cases cannot tell" in ranking_words({"0": 0.1, "1": 0.3, "2": 0.2}, dice)
+    assert ranking_words({"0": 0.1, "1": 0.3}, dice) == ""
+
+
+def test_two_names_that_would_meet_on_the_figure_of_volumes_are_one():
+    near, far = ({f"case_{number}": 1 + number * step for number in range(5)} for step in (0.02, 2.0))
+
+    def names(values):
+        return [one.get_text() for one in volume_figure({"heart": values}, {}).axes[0].texts]
+
+    assert names(far) == ["case_0", "case_4"]
+    assert len(names(near)) == 1
 
 
 def test_what_is_neither_run_nor_predictions_is_refused(folders, tmp_path):

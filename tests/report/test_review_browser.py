@@ -90,6 +90,12 @@ def test_only_the_wanted_marks_are_shown_and_letters_in_a_list_mark_nothing(brow
     assert marks(page) == ["Fail", "", ""]
 
 
+def test_why_a_case_failed_does_not_fill_a_narrow_window(browse, report):
+    page = browse(report, width=400)
+    failed = "Array.from(document.querySelectorAll('td.status.warn')).map(one => one.getBoundingClientRect().height)"
+    assert 0 < max(page.js(failed)) < 150
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_fits_its_window(browse, report, width):
     page = browse(report, width=width)
