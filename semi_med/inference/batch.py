@@ -354,12 +354,13 @@ class _Batch:
             return files, notes, None
         try:
             self._write_seg(case, prediction, names.segmentation)
-        except Exception as error:  # the label is there, and stays
-            code = error.code if isinstance(error, SemiMedError) else ""
-            if code == "DISK_FULL":
+        except SemiMedError as error:
+            if error.code == "DISK_FULL":
                 raise
-            if code == "NO_SEG" and not self._wanted.dicom_seg:  # nor will it be with the next attempt
-                return files, [f"NO_SEG: {error.problem}"], None  # type: ignore[attr-defined]
+            if error.code == "NO_SEG" and not self._wanted.dicom_seg:  # nor will there be with the next attempt
+                return files, [f"NO_SEG: {error.problem}"], None
+            return files, notes, error
+        except Exception as error:  # the label is there, and stays
             return files, notes, error
         return [*files, names.segmentation], notes, None
 
