@@ -7,6 +7,7 @@ time in float32, softmax, sums in NumPy. Ours is `Predictor`, on the bundle `cot
 windows. Weights are those of a short training on the scan's own label if there is one (`--label`), else random;
 accuracy means nothing here, but probabilities should not all lie near one half when precisions are compared.
 
+Loading the network is not counted, of ours nor what is done with it once (`prepare`).
 What is compared is processor time, since the wall clock of a shared machine is not; sides take turns (A B C C B A).
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -75,7 +75,7 @@ class Timed(nn.Module):
 
 def run_side(side: str, folder: Path) -> None:
     """One side in this process; prints figures, leaves probabilities and label."""
-    scan = folder / "scan.nii.gz"
+    scan, prepare = folder / "scan.nii.gz", 0.0
     if side == "field":
         network = VNet().eval()
         network.load_state_dict(torch.load(folder / "bundle" / "models" / "model.pt", weights_only=True)["model"])
@@ -88,9 +88,11 @@ def run_side(side: str, folder: Path) -> None:
         used = time.process_time() - clock
     else:
         predictor = Predictor.load(folder / "bundle", device="cpu", precision=side, maps=["probabilities"])
+        clock = time.process_time()
+        networks, reduced, _ = predictor.precisions.networks_for(predictor.read(scan).data["image"])
+        prepare = time.process_time() - clock
         clock, wall = time.process_time(), time.perf_counter()
         loaded = predictor.read(scan)
-        networks, reduced, _ = predictor.precisions.networks_for(loaded.data["image"])
         (timed,) = predictor.precisions._networks = [Timed(networks[0])]
         assert reduced is None
         found = predictor.finish(predictor.segment(loaded))
@@ -102,9 +104,16 @@ def run_side(side: str, folder: Path) -> None:
         "wall": time.perf_counter() - wall,
         "network": timed.seconds,
         "outside": 1 - timed.seconds / used,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "prepare": prepare,
+        "peak_gb": _peak(),
     }
     print(json.dumps(figures))
+
+
+def _peak() -> float:
+    """GB that this process has held at most, without what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
 def make_bundle(folder: Path, scan: np.ndarray, label: np.ndarray | None) -> None:

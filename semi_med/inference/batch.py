@@ -310,7 +310,7 @@ class _Batch:
             prediction = self._predictor.finish(step.segmented)
             step.segmented = None
             clock = time.perf_counter()
-            files, notes = self._write_files(step.case, prediction)
+            files, notes, lost = self._write_files(step.case, prediction)
             row = step.row
             row["status"], row["output"] = "done", _relative(step.case.target, self._output)
             row["outputs"] = {_relative(path, self._output): sha256(path) for path in files}
@@ -324,8 +324,12 @@ class _Batch:
             timings = {**prediction.seconds, "write": time.perf_counter() - clock}
             row["timings"] = {name: round(seconds, 3) for name, seconds in timings.items()}
             row["seconds"] = round(sum(timings.values()), 3)
-            assert self._manifest is not None
-            self._manifest.add(step.case.name, step.checksum, {**row})
+            if lost is None:
+                assert self._manifest is not None
+                self._manifest.add(step.case.name, step.checksum, {**row})
+            else:  # not in the manifest, so that --skip-existing takes the case again
+                row["status"] = "failed"
+                row["error"], row["code"] = _told(lost, step.case)
         return step.row
 
     def _expected(self, prediction: Prediction) -> float:
@@ -333,8 +337,8 @@ class _Batch:
         names = [*prediction.structures]
         return expected_dice(self._calibration, MEAN if len(names) > 1 else names[0], prediction.confidence)
 
-    def _write_files(self, case: BatchCase, prediction: Prediction) -> tuple[list[Path], list[str]]:
-        """The files of a case, each whole or not at all, and warnings."""
+    def _write_files(self, case: BatchCase, prediction: Prediction) -> tuple[list[Path], list[str], Exception | None]:
+        """The files of a case, each whole or not at all, warnings, and why its segmentation is not among them."""
         image = case.image
         names = _names_of(case, self._output, self._wanted.naming)
         notes: list[str] = []
@@ -346,15 +350,19 @@ class _Batch:
         for name, values in prediction.maps.items():
             write_map(names.map(name), values, affine=prediction.affine)
             files.append(names.map(name))
-        if self._writes_seg and is_dicom(image):
-            try:
-                self._write_seg(case, prediction, names.segmentation)
-                files.append(names.segmentation)
-            except SemiMedError as error:
-                if self._wanted.dicom_seg or error.code == "DISK_FULL":
-                    raise
-                notes.append(f"NO_SEG: {error.problem}")
-        return files, notes
+        if not self._writes_seg or not is_dicom(image):
+            return files, notes, None
+        try:
+            self._write_seg(case, prediction, names.segmentation)
+        except SemiMedError as error:
+            if error.code == "DISK_FULL":
+                raise
+            if error.code == "NO_SEG" and not self._wanted.dicom_seg:  # nor will there be with the next attempt
+                return files, [f"NO_SEG: {error.problem}"], None
+            return files, notes, error
+        except Exception as error:  # the label is there, and stays
+            return files, notes, error
+        return [*files, names.segmentation], notes, None
 
     def _write_seg(self, case: BatchCase, prediction: Prediction, target: Path) -> None:
         bundle = self._predictor.bundle
@@ -401,17 +409,20 @@ class _Guard:
         step, row = self._step, self._step.row
         if not isinstance(error, Exception):
             return False
-        if isinstance(error, SemiMedError):
-            if error.code == "DISK_FULL":  # every further case would fail alike
-                return False
-            text, code = f"{error.problem}. {error.fix}" if error.fix else error.problem, error.code
-        else:
-            text = f"{type(error).__name__}: {error}".replace(f"{step.case.image.parent}/", "")
-            code = "UNEXPECTED"
-        row["status"], row["error"], row["code"], row["output"] = "failed", text, code, None
+        if isinstance(error, SemiMedError) and error.code == "DISK_FULL":  # every further case would fail alike
+            return False
+        row["status"], row["output"] = "failed", None
+        row["error"], row["code"] = _told(error, step.case)
         row["seconds"] = round(time.perf_counter() - self._clock, 3)
         step.over, step.loaded, step.segmented = True, None, None
         return True
+
+
+def _told(error: Exception, case: BatchCase) -> tuple[str, str | None]:
+    """What a record says about an error: a text without the folder of the scan, and a code."""
+    if isinstance(error, SemiMedError):
+        return f"{error.problem}. {error.fix}" if error.fix else error.problem, error.code
+    return f"{type(error).__name__}: {error}".replace(f"{case.image.parent}/", ""), "UNEXPECTED"
 
 
 def _new_row(case: BatchCase) -> CaseRow:

@@ -29,7 +29,10 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class CaseRow(TypedDict):
-    """What became of one case. `error` and `code` are None if `status` is "done", `output` if it is "failed"."""
+    """What became of one case. `error` and `code` are None if `status` is "done".
+
+    A case that failed has no `output`, unless its label was written and what belongs beside it was not.
+    """
 
     case: str
     image: str  # file name without its folder

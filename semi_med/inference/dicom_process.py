@@ -60,6 +60,7 @@ class Child:
             stderr=subprocess.DEVNULL,  # what a decoder prints may quote the file
             env=environment,
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is for this process, which may wait for what the child is writing
         )
         self._file = -1  # index of the file that is being looked at
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -66,14 +67,22 @@ def write_seg(
 
     Raises:
         InputError: if the series cannot be read again, or its objects lack what a segmentation must refer to.
-        ResourceError: code NO_HIGHDICOM, MEMORY or DISK_FULL.
+        ResourceError: code NO_HIGHDICOM, MEMORY, TEMPORARY or DISK_FULL.
     """
     check_highdicom()
     choices = dict(choices)
     series = choices.pop("series", None)
-    with tempfile.TemporaryDirectory(prefix="semi_med_") as folder:
-        handed = Path(folder) / "label.npy"
-        np.save(handed, np.ascontiguousarray(label.T))
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="semi_med_"))
+            handed = Path(folder) / "label.npy"
+            np.save(handed, np.ascontiguousarray(label.T))
+        except OSError as error:
+            raise ResourceError(
+                f"there is no DICOM SEG beside the label: the folder for temporary files takes none ({error.strerror})",
+                fix="Free space there or set TMPDIR to another folder, then repeat with --skip-existing.",
+                code="TEMPORARY",
+            ) from error
         request = {
             "action": "segment",
             "series": series,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from semi_med.inference.winograd import Winograd
+
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # that are left are computed in float32
 _TRIED = 32  # voxels along each axis of what the two networks are compared on
 _TOLERANCE = 1e-4  # of probabilities, in float32
@@ -39,8 +41,8 @@ def prepared(network: nn.Module, *, window: Sequence[int], channels: int, reduce
     with torch.no_grad():
         _fold_norms(made)
         _replace_pointwise(made)
-        if not reduced:
-            _pack(made)
+        if not (reduced and _has_norms(made)):  # autocast does not know packed convolutions
+            _pack(made, reduced=reduced)
         fast = _Fast(made, reduced=reduced)
         return fast if _say_the_same(network, fast, window, channels, reduced=reduced) else None
 
@@ -53,7 +55,7 @@ class _Fast(nn.Module):
 
     def __init__(self, network: nn.Module, *, reduced: bool) -> None:
         super().__init__()
-        self.autocast = reduced and any(isinstance(one, _NORMS) for one in network.modules())
+        self.autocast = reduced and _has_norms(network)
         self.dtype = torch.bfloat16 if reduced and not self.autocast else torch.float32
         self.network = network.to(dtype=self.dtype)
         for weight in network.parameters():
@@ -61,10 +63,8 @@ class _Fast(nn.Module):
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
     def forward(self, image: Tensor) -> Tensor:
-        # a single channel lies the same way in both formats, and the plain one has the faster first convolution
-        form = torch.channels_last_3d if image.shape[1] > 1 else torch.contiguous_format
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
-            logits = self.network(image.to(dtype=self.dtype).contiguous(memory_format=form))
+            logits = self.network(image.to(dtype=self.dtype).contiguous(memory_format=torch.channels_last_3d))
         return logits.float() if isinstance(logits, Tensor) else logits
 
 
@@ -81,9 +81,15 @@ class _Pointwise(nn.Module):
 
 
 class _Packed(nn.Module):
-    """A convolution, with the ReLU that follows it, whose weights oneDNN need not bring into order at each call."""
+    """A convolution, with the ReLU that follows it, whose weights oneDNN need not bring into order at each call.
 
-    def __init__(self, convolution: nn.Conv3d, *, relu: bool) -> None:
+    Args:
+        convolution: with zeros for padding.
+        relu: follows it.
+        winograd: where that is faster.
+    """
+
+    def __init__(self, convolution: nn.Conv3d, *, relu: bool, winograd: bool) -> None:
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias
         self.settings: tuple[Any, ...] = (
@@ -92,8 +98,11 @@ class _Packed(nn.Module):
         )
         self.then = "relu" if relu else "none"
         self._packed: dict[tuple[int, ...], Tensor] = {}
+        self.winograd = Winograd(convolution, relu=relu) if winograd and Winograd.suits(convolution) else None
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.winograd is not None and self.winograd.pays(image.shape[2]):
+            return self.winograd(image)
         shape = tuple(image.shape)
         if shape not in self._packed:
             order: Any = torch._C._nn.mkldnn_reorder_conv3d_weight
@@ -101,6 +110,10 @@ class _Packed(nn.Module):
         convolve = torch.ops.mkldnn._convolution_pointwise
         result: Tensor = convolve(image, self._packed[shape], self.bias, *self.settings, self.then, [], "")
         return result
+
+
+def _has_norms(network: nn.Module) -> bool:
+    return any(isinstance(one, _NORMS) for one in network.modules())
 
 
 def _fold_norms(network: nn.Module) -> None:
@@ -120,7 +133,7 @@ def _replace_pointwise(network: nn.Module) -> None:
             parent._modules[name] = _Pointwise(module)
 
 
-def _pack(network: nn.Module) -> None:
+def _pack(network: nn.Module, *, reduced: bool) -> None:
     if not hasattr(torch._C._nn, "mkldnn_reorder_conv3d_weight") or not torch.backends.mkldnn.is_available():
         return
     followed: set[nn.Module] = set()  # by a ReLU, which is done in the same call
@@ -132,7 +145,7 @@ def _pack(network: nn.Module) -> None:
                 parent._modules[name] = nn.Identity()
     for parent, name, module in _children(network):
         if isinstance(module, nn.Conv3d) and isinstance(module.padding, tuple) and module.padding_mode == "zeros":
-            parent._modules[name] = _Packed(module, relu=module in followed)
+            parent._modules[name] = _Packed(module, relu=module in followed, winograd=not reduced)
         elif module in followed:
             parent._modules[name] = nn.Sequential(module, nn.ReLU())
 

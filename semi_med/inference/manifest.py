@@ -16,6 +16,7 @@ from semi_med.files import TEMPORARY_NAMES, append_line
 NAME = "manifest.jsonl"
 _CHUNK = 2**20
 _HEADER = 2**16  # bytes, more than a header has
+_LOCKED_BYTE = 2**30
 
 
 class Manifest:
@@ -137,14 +138,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _lock(path: Path) -> int | None:
     """Keeps other runs away; the system gives the lock back when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        _hold(descriptor)
+    except (BlockingIOError, PermissionError):
         os.close(descriptor)
         raise InputError(
             "another run is writing to this folder",
@@ -156,3 +153,21 @@ def _lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _hold(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        _hold_on_windows(descriptor)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _hold_on_windows(descriptor: int) -> None:
+    """Locks one byte, far behind the lines: nobody else may read or write what is locked there."""
+    import msvcrt
+
+    windows: Any = msvcrt
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+    windows.locking(descriptor, windows.LK_NBLCK, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,7 +21,7 @@ Networks: TypeAlias = list[Callable[..., Any]]
 
 
 class Precisions:
-    """Chooses once, with the first scan, and stays with it.
+    """Chooses once and stays with it: "auto" with the first scan whose middle window shows a foreground.
 
     Args:
         bundle: its networks, in float32, and its window.
@@ -38,7 +39,8 @@ class Precisions:
             )
         self._bundle, self._device = bundle, device
         self.wanted = wanted
-        self.chosen = ""  # "float32", "bfloat16" or "float16", once it is known
+        self.chosen = ""  # "float32", "bfloat16" or "float16", once there was a scan: that of the last one
+        self._decided = False
         self._networks: Networks = []
         self._reduced: torch.dtype | None = None
 
@@ -49,12 +51,17 @@ class Precisions:
             image: (C, *spatial), what the networks will see.
         """
         notes: list[str] = []
-        if not self.chosen:
-            self.chosen = self._choose(image, notes)
-            self._networks, self._reduced = self._made(self.chosen)
+        if not self._decided:
+            chosen = self._choose(image, notes)
+            self._decided = chosen is not None
+            chosen = chosen or "float32"
+            if chosen != self.chosen:
+                self.chosen = chosen
+                self._networks, self._reduced = self._made(chosen)
         return self._networks, self._reduced, notes
 
-    def _choose(self, image: Tensor, notes: list[str]) -> str:
+    def _choose(self, image: Tensor, notes: list[str]) -> str | None:
+        """The precision; None, which is float32, if this image cannot tell."""
         if self.wanted == "bundle":
             return ("bfloat16" if self._device.type == "cpu" else "float16") if self._bundle.inferer.amp else "float32"
         if self.wanted != "auto":
@@ -62,6 +69,9 @@ class Precisions:
         if not _computes_bfloat16(self._device):
             return "float32"
         agreement = self._agreement(image)
+        if math.isnan(agreement):
+            notes.append("PRECISION: float32 for this case, whose middle window shows no foreground to compare")
+            return None
         if agreement < _SAME:
             notes.append(f"PRECISION: float32, since bfloat16 agrees with it on a window at Dice {agreement:.3f} only")
             return "float32"
@@ -78,7 +88,7 @@ class Precisions:
         return (list(made), None) if len(made) == len(networks) else (list(networks), reduced)
 
     def _agreement(self, image: Tensor) -> float:
-        """Dice of the foreground of the middle window in both precisions; 0 where both see none: nothing is known."""
+        """Dice of the foreground of the middle window in both precisions; NaN where both see none."""
         sizes = self._bundle.inferer.window
         middle = (
             image if len(sizes) == image.ndim - 1 else _middle_slice(image, 1 + self._bundle.inferer.slice_axis % 3)
@@ -95,7 +105,7 @@ class Precisions:
             with torch.autocast(self._device.type, dtype=reduced, enabled=reduced is not None):
                 found.append(network(middle[None].to(self._device).float()).float().argmax(1) > 0)
         both = found[0].sum() + found[1].sum()
-        return 2 * float((found[0] & found[1]).sum()) / float(both) if both else 0.0
+        return 2 * float((found[0] & found[1]).sum()) / float(both) if both else math.nan
 
 
 def _middle_slice(image: Tensor, axis: int) -> Tensor:

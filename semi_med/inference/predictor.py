@@ -20,6 +20,7 @@ from semi_med.inference.ladder import is_out_of_memory, rungs
 from semi_med.inference.picture_check import is_picture
 from semi_med.inference.precision import Precision, Precisions
 from semi_med.inference.reader import ScanReader
+from semi_med.inference.resampling import spaced
 from semi_med.inference.segmentation import Maps, Segmentation, segment
 from semi_med.inference.structures import Structure, measure
 from semi_med.runtime import keep_freed_memory
@@ -222,14 +223,13 @@ class Predictor:
         """
         started = time.perf_counter()
         with _explained(loaded.files), torch.no_grad():
-            image = loaded.data["image"].as_tensor()
-            networks, reduced, notes = self.precisions.networks_for(image)
+            image = loaded.data["image"]
+            networks, reduced, notes = self.precisions.networks_for(image.as_tensor())
             found = segment(
                 image,
                 self.bundle,
                 self.maps.members(networks, reduced),
                 maps=self.maps,
-                operations=loaded.data["image"].applied_operations,
                 rungs=rungs(self.device, self.bundle.inferer.at_once),
                 progress=progress,
             )
@@ -298,7 +298,7 @@ class Predictor:
         del image
         with self._transforms:  # one by one: a composition would hold the scan beside what is made of it
             for transform in self.bundle.preprocessing.flatten().transforms:
-                data = apply_transform(transform, data)
+                data = spaced(transform, data) or apply_transform(transform, data)
         return Loaded(files, data, intensities, affine, warnings, axes, time.perf_counter() - started)
 
     def _check(self, found: Segmentation, file: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from semi_med.errors import InputError
 from semi_med.inference.bundle import Bundle
 from semi_med.inference.ladder import Rung
 from semi_med.inference.members import Members
+from semi_med.inference.resampling import Stretch, Stretcher, reoriented, stretch_back
 from semi_med.inference.stitching import Slab
 from semi_med.inference.summary import Summary, disagreement, most_probable, uncertainty
 
@@ -67,8 +68,9 @@ class Segmentation:
         left: what of the bundle's postprocessing is still to be done with them.
         summary: how sure it is.
         classes: that the networks have.
-        maps: (channels, *spatial) by name, on the networks' grid.
+        maps: (channels, *spatial) by name.
         notes: warnings.
+        on_scan: whether values and maps lie on the grid of the scan already, else on that of the networks.
     """
 
     values: Tensor
@@ -77,6 +79,7 @@ class Segmentation:
     classes: int
     maps: dict[str, Tensor]
     notes: list[str] = field(default_factory=list)
+    on_scan: bool = False
 
     def label_on_grid(self, data: Mapping[Any, Any], bundle: Bundle) -> Tensor:
         """(1, i, j, k) on the grid of the scan; `data` is what the preprocessing gave."""
@@ -90,11 +93,13 @@ class Segmentation:
 
     def map_on_grid(self, name: str, data: Mapping[Any, Any], bundle: Bundle) -> np.ndarray:
         """(i, j, k), or (i, j, k, classes) for probabilities; taken out of `maps`, since it may be large."""
-        values = MetaTensor(self.maps.pop(name), meta=dict(data["image"].meta))
-        invert = Invertd(
-            keys="map", transform=bundle.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True
-        )
-        found = invert({"image": data["image"], "map": values})["map"].as_tensor().float()
+        found = self.maps.pop(name)
+        if not self.on_scan:
+            values = MetaTensor(found, meta=dict(data["image"].meta))
+            invert = Invertd(
+                keys="map", transform=bundle.preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True
+            )
+            found = invert({"image": data["image"], "map": values})["map"].as_tensor().float()
         if name != "probabilities":
             return np.asarray(found[0].clamp_(0, 1))
         found.clamp_(0, 1)
@@ -103,52 +108,93 @@ class Segmentation:
 
 
 def segment(
-    image: Tensor,
+    prepared: MetaTensor,
     bundle: Bundle,
     members: Members,
     *,
     maps: Maps,
-    operations: Sequence[Mapping[str, Any]],
     rungs: Sequence[Rung],
     progress: Callable[[int, int], None] | None = None,
 ) -> Segmentation:
     """Segments one image.
 
     Args:
-        image: (C, *spatial).
+        prepared: (C, *spatial), with the trace of what the preprocessing applied.
         bundle: for its inferer and its postprocessing.
         members: networks, asked for what the maps need.
         maps: what is wanted beside the label.
-        operations: that the preprocessing applied, as MONAI traces them.
         rungs: where to compute.
         progress: see `ProbabilityWindowInferer.slabs`.
     """
-    way, left = _way_to_labels(bundle, operations)
-    size = image.shape[1:] if way is None else way.size(image.shape[1:])
-    made: dict[str, Tensor] = {}
+    image = prepared.as_tensor()
+    way, left = _way_to_labels(bundle, prepared)
+    made = _Volumes(image.shape[1:], None if way is None else way.stretch)
     notes: list[str] = []
     summary, classes = Summary(0), 0
     for slab in bundle.inferer.slabs(image, members, rungs=rungs, say=notes.append, progress=progress):
         probs = slab.values
         if "disagreement" in maps.names:
             probs, doubt = probs[:-1], probs[-1]
-            _put(made, "disagreement", slab, disagreement(probs, doubt)[None], image.shape[1:])
+            made.put("disagreement", replace(slab, values=disagreement(probs, doubt)[None]))
         if not classes:
             classes = len(probs)
             summary = Summary(classes)
         label = most_probable(probs)
         summary.add(probs, label)
         if "uncertainty" in maps.names:
-            _put(made, "uncertainty", slab, uncertainty(probs)[None], image.shape[1:])
+            made.put("uncertainty", replace(slab, values=uncertainty(probs)[None]))
         if way is None or "probabilities" in maps.names:
-            _put(made, "probabilities", slab, probs, image.shape[1:])
+            made.put("probabilities", replace(slab, values=probs))
         if way is not None:
-            if way.resized:
-                label = most_probable(way.back(probs))
-            _put(made, "label", slab, label[None], size)
-    values = made.pop("label") if way is not None else made["probabilities"]
-    wanted = {name: made[name] for name in maps.names if name in made}
-    return Segmentation(values, left, summary, classes, wanted, notes)
+            made.put_label(replace(slab, values=probs), label, way)
+    values = made.found.pop("label") if way is not None else made.found["probabilities"]
+    wanted = {name: made.found[name] for name in maps.names if name in made.found}
+    if way is None or way.stretch is None:
+        return Segmentation(values, left, summary, classes, wanted, notes)
+    wanted = {name: _turned(one, prepared) for name, one in wanted.items()}
+    return Segmentation(_turned(values, prepared), left, summary, classes, wanted, notes, on_scan=True)
+
+
+class _Volumes:
+    """Results that grow slab by slab.
+
+    Args:
+        size: of the networks' grid.
+        stretch: to the grid on which they are kept; None for the networks' own.
+    """
+
+    def __init__(self, size: Sequence[int], stretch: Stretch | None) -> None:
+        self.found: dict[str, Tensor] = {}
+        self._size, self._stretch = tuple(size), stretch
+        self._stretchers: dict[str, Stretcher] = {}
+
+    def put(self, name: str, slab: Slab) -> None:
+        """Writes planes into their volume, which is made with the first of them."""
+        for one in self._stretched(name, slab):
+            self._write(name, one, self._stretch.size if self._stretch else self._size)
+
+    def put_label(self, slab: Slab, label: Tensor, way: _Way) -> None:
+        """Writes the most probable classes, which are `label` on the networks' grid."""
+        if self._stretch is not None:
+            for one in self._stretched("label", slab):
+                self._write("label", replace(one, values=most_probable(one.values)[None]), self._stretch.size)
+            return
+        if way.resized:
+            label = most_probable(way.back(slab.values))
+        self._write("label", replace(slab, values=label[None]), way.size(self._size))
+
+    def _stretched(self, name: str, slab: Slab) -> Iterable[Slab]:
+        if self._stretch is None:
+            return [slab]
+        if name not in self._stretchers:
+            self._stretchers[name] = Stretcher(self._stretch, self._size, slab.axis)
+        return self._stretchers[name].add(slab)
+
+    def _write(self, name: str, slab: Slab, size: Sequence[int]) -> None:
+        if name not in self.found:
+            self.found[name] = torch.zeros((len(slab.values), *size), dtype=slab.values.dtype)
+        volume = self.found[name]
+        volume[(slice(None), *slab.place)] = slab.values.to(volume.device)
 
 
 @dataclass(frozen=True)
@@ -157,9 +203,11 @@ class _Way:
 
     Attributes:
         resized: slices are first brought back to this size; None if they are not.
+        stretch: volumes are first brought back to their spacing; None if they are not.
     """
 
     resized: tuple[int, int] | None = None
+    stretch: Stretch | None = None
 
     def size(self, shape: Sequence[int]) -> tuple[int, ...]:
         return (*self.resized, shape[2]) if self.resized else tuple(shape)
@@ -169,14 +217,17 @@ class _Way:
         return resize_slices(probs, self.resized)
 
 
-def _way_to_labels(bundle: Bundle, operations: Sequence[Mapping[str, Any]]) -> tuple[_Way | None, list[Any]]:
+def _way_to_labels(bundle: Bundle, image: MetaTensor) -> tuple[_Way | None, list[Any]]:
     """How slabs become class indices, None if only whole probabilities will do; and the postprocessing that is left."""
     transforms = list(bundle.postprocessing.transforms)
     if transforms and _takes_the_most_probable(transforms[0]):
         return _Way(), transforms[1:]
+    operations: Sequence[Mapping[str, Any]] = image.applied_operations
     slices = bundle.by_slices and bundle.inferer.slice_axis in (-1, 2)
     inverted = len(transforms) > 1 and isinstance(transforms[0], Invertd) and _takes_the_most_probable(transforms[1])
     sizes = [one["orig_size"] for one in operations if one.get("class") == ResizeSlicesd.__name__]
+    if inverted and not bundle.by_slices and (stretch := stretch_back(image, operations)) is not None:
+        return (_Way(stretch=stretch), transforms[2:]) if _is_linear(transforms[0]) else (None, transforms)
     if not slices or not inverted or len(sizes) != len(operations) or len(sizes) > 1:
         return None, transforms
     return _Way(tuple(int(number) for number in sizes[0][:2]) if sizes else None), transforms[2:]  # type: ignore[arg-type]
@@ -189,11 +240,14 @@ def _takes_the_most_probable(transform: Any) -> bool:
     return tuple(transform.argmax) == (True,) and all(one is None for one in others)
 
 
-def _put(made: dict[str, Tensor], name: str, slab: Slab, values: Tensor, size: Sequence[int]) -> None:
-    """Writes planes into their volume, which is made with the first of them."""
-    if name not in made:
-        made[name] = torch.zeros((len(values), *size), dtype=values.dtype)
-    made[name][(slice(None), *slab.place)] = values.to(made[name].device)
+def _is_linear(inversion: Invertd) -> bool:
+    return not any(inversion.nearest_interp)
+
+
+def _turned(values: Tensor, image: MetaTensor) -> Tensor:
+    """From the axes that were resampled to those of the scan."""
+    before = image.applied_operations[-1]["extra_info"]["src_affine"]
+    return reoriented(values, before, image.meta["original_affine"]).contiguous()
 
 
 def _on_scan(values: Tensor, image: MetaTensor) -> MetaTensor:

@@ -169,7 +169,7 @@ def _ranking(structure: str, pairs: Mapping[str, tuple[float, float]]) -> Rankin
             code="SCORES",
         )
     score, dice = np.array(known).T
-    spearman, low, high = _spearman(score, dice)
+    spearman, low, high = rank_correlation(score, dice)
     curve = _curve(structure, score, dice)
     slope, offset = _line(score, dice)
     return Ranking(
@@ -192,7 +192,7 @@ def _ranking(structure: str, pairs: Mapping[str, tuple[float, float]]) -> Rankin
     )
 
 
-def _spearman(score: np.ndarray, dice: np.ndarray) -> tuple[float, float, float]:
+def rank_correlation(score: np.ndarray, dice: np.ndarray) -> tuple[float, float, float]:
     """The rank correlation and its interval."""
     if np.ptp(score) == 0 or np.ptp(dice) == 0:
         return math.nan, math.nan, math.nan

@@ -26,7 +26,7 @@ from semi_med.report.logs import read_log
 from semi_med.report.overlay import LABEL_COLOUR, PREDICTION_COLOURS
 from semi_med.report.panels import ONLY_LABEL, ONLY_PREDICTION, OTHER_CLASS, draw_panels, load_volumes
 from semi_med.report.records import flattened
-from semi_med.report.review_figures import confidence_figure, rank_correlation, volume_figure
+from semi_med.report.review_figures import confidence_figure, ranking_words, volume_figure
 from semi_med.report.review_tables import case_rows, class_rows, labels_of, ranked, structure_table, volumes_of
 from semi_med.report.review_view import ReviewCase, ReviewView
 from semi_med.report.verdict import ENOUGH_CASES, interval, number
@@ -191,6 +191,7 @@ def _cards(
         value = dice.get(case.name, math.nan)
         card: dict[str, Any] = {
             "name": case.name,
+            "key": case.key,
             "dice": number(value) if case.name in dice else "",
             "confidence": "" if case.confidence is None else number(case.confidence),
             "warnings": list(case.warnings),
@@ -261,11 +262,10 @@ def _confidence(view: ReviewView) -> dict[str, Any]:
     if not scores:
         return {}
     dice = case_means(view.table)
-    rho = rank_correlation(scores, dice)
     return {
         "figure": _uri(confidence_figure(scores, dice)),
-        "rho": "" if rho is None else number(rho, 2),
-        "lowest": sorted(scores, key=lambda case: scores[case])[:_LEAST_SURE],
+        "ranking": ranking_words(scores, dice),
+        "lowest": sorted(scores, key=lambda case: scores[case])[: min(_LEAST_SURE, -(-len(scores) // 2))],
     }
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError
-from semi_med.inference.batch_files import BatchCase, collect_cases
+from semi_med.inference.batch_files import BatchCase, collect_cases, listed_cases
 from semi_med.inference.io import READ_SUFFIXES, case_name
+from semi_med.inference.manifest import sha256
 from semi_med.metrics.pairing import PREDICTION_ENDING
 from semi_med.report.records import read_record, texts, without_places
 from semi_med.report.review_labels import Beside, with_labels
@@ -55,7 +56,7 @@ def collect_review(
     bundle = record.get("settings", {}).get("bundle") if isinstance(record.get("settings"), Mapping) else None
     return ReviewView(
         title=f"Predictions of {bundle}" if bundle else f"Predictions in {_name(predictions)}",
-        identity=_identity({**records, "cases": [case.name for case in cases]}),
+        identity=_identity([(case.name, case.key) for case in cases]),
         cases=cases,
         table=table,
         classes=classes,
@@ -71,6 +72,11 @@ def _name(folder: Path | None) -> str:
 
 def _identity(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode("utf-8")).hexdigest()[:16]
+
+
+def _key(case: str, mask: Path | None) -> str:
+    """Of a mask and the case it is of: what a mark is kept under. When and how it was predicted does not matter."""
+    return "" if mask is None else _identity((case, sha256(mask)))
 
 
 def folders_of(places: Sequence[Path]) -> tuple[Path | None, Path | None]:
@@ -135,7 +141,10 @@ def _cases(folder: Path, record: Mapping[str, Any]) -> tuple[list[ReviewCase], l
     if not rows:
         masks = _masks(folder)
         note = f"There is no record of the predictions ({RECORD}): failed cases, warnings and settings are not known."
-        return [ReviewCase(case, path, volumes=volumes.get(case, {})) for case, path in masks.items()], [note]
+        found = [
+            ReviewCase(case, path, key=_key(case, path), volumes=volumes.get(case, {})) for case, path in masks.items()
+        ]
+        return found, [note]
     return [_case(folder, row, volumes.get(str(row["case"]), {})) for row in rows], []
 
 
@@ -145,6 +154,7 @@ def _case(folder: Path, row: Mapping[str, Any], volumes: Mapping[str, Mapping[st
     return ReviewCase(
         name=str(row["case"]),
         prediction=prediction,
+        key=_key(str(row["case"]), prediction),
         uncertainty_map=_map_of(folder, row),
         confidence=_number(row.get("confidence")),
         volumes=volumes,
@@ -213,22 +223,32 @@ def _with_images(
     record: Mapping[str, Any],
     images: Sequence[Path] | Mapping[str, Path],
 ) -> list[ReviewCase]:
-    """The cases with their scans, found by the name of the file in the record, else by the name of the case."""
+    """The cases with their scans, found by the name of the file in the record, else by the name of the case.
+
+    One to which several scans may belong has none, and a warning that says so.
+    """
     if isinstance(images, Mapping):
-        return [replace(case, image=images.get(case.name)) for case in cases]
+        series = _series_in(record)
+        listed = {one.name: one for one in listed_cases(_of_cases(images, cases), folder, series=series)}
+        return [_with_scan(case, listed.get(case.name)) for case in cases]
     if not images:
         return list(cases)
     found = collect_cases([Path(path) for path in images], folder, series="all", several_channels=True)
     files = {str(row.get("case")): str(row.get("image")) for row in record.get("cases", ()) if isinstance(row, Mapping)}
     by_file, by_case = _grouped(found, lambda one: one.image.name), _grouped(found, lambda one: one.name)
     shared = Counter(files.values())
-    given = []
+    given, unclear = [], None
     for case in cases:
         file, called = files.get(case.name, ""), by_case.get(case.name, [])
-        scan = called[0] if len(called) == 1 else _scan_of(case.name, by_file.get(file) or called, shared[file])
-        given.append(case if scan is None else replace(case, image=scan.image, series=scan.series))
+        scans = called if len(called) == 1 else _scans_of(case.name, by_file.get(file) or called, shared[file])
+        if len(scans) > 1:
+            unclear = unclear or _unclear(case.name, scans)
+            told = f"AMBIGUOUS: drawn without its scan, since {_unclear(case.name, scans).problem}"
+            given.append(replace(case, warnings=(*case.warnings, told)))
+        else:
+            given.append(_with_scan(case, scans[0] if scans else None))
     if all(case.image is None for case in given):
-        raise InputError(
+        raise unclear or InputError(
             f"none of the {len(found)} scans belongs to one of the {len(cases)} predictions (for example "
             f"{found[0].name!r} and {cases[0].name if cases else ''!r})",
             where=", ".join(map(str, images)),
@@ -238,6 +258,23 @@ def _with_images(
     return given
 
 
+def _series_in(record: Mapping[str, Any]) -> int | str | None:
+    """The series that was predicted of DICOM folders with several, as it was chosen."""
+    settings: Any = record.get("settings")
+    dicom = settings.get("dicom") if isinstance(settings, Mapping) else None
+    series = dicom.get("series") if isinstance(dicom, Mapping) else None
+    return series if isinstance(series, int | str) else None
+
+
+def _of_cases(images: Mapping[str, Path], cases: Sequence[ReviewCase]) -> dict[str, list[Path]]:
+    names = {case.name for case in cases}
+    return {name: [path] for name, path in images.items() if name in names}
+
+
+def _with_scan(case: ReviewCase, scan: BatchCase | None) -> ReviewCase:
+    return case if scan is None else replace(case, image=scan.image, series=scan.series)
+
+
 def _grouped(scans: Sequence[BatchCase], key: Callable[[BatchCase], str]) -> dict[str, list[BatchCase]]:
     groups: dict[str, list[BatchCase]] = {}
     for scan in scans:
@@ -245,22 +282,24 @@ def _grouped(scans: Sequence[BatchCase], key: Callable[[BatchCase], str]) -> dic
     return groups
 
 
-def _scan_of(case: str, scans: Sequence[BatchCase], cases: int) -> BatchCase | None:
-    """The scan of a case among those whose file is called as its own was; None if there is none.
+def _scans_of(case: str, scans: Sequence[BatchCase], cases: int) -> Sequence[BatchCase]:
+    """Which of the scans whose file is called as that of a case may be its own; none if it is somebody else's.
 
     A file name that several scans or several cases have, as with a folder for each case, tells nothing: then it is the
     folder that has to be called after the case.
     """
     if len(scans) == 1 and cases <= 1:
-        return scans[0]
+        return scans
     beside = [scan for scan in scans if scan.image.resolve().parent.name == case]
     if len(beside) == 1:
-        return beside[0]
-    if len(scans) > 1:
-        raise InputError(
-            f"{len(scans)} scans are called {scans[0].image.name}, and none of their folders alone is called {case}",
-            where=case,
-            fix="Name the scans of the cases with --data-list.",
-            code="AMBIGUOUS",
-        )
-    return None
+        return beside
+    return scans if len(scans) > 1 else []
+
+
+def _unclear(case: str, scans: Sequence[BatchCase]) -> InputError:
+    return InputError(
+        f"{len(scans)} scans are called {scans[0].image.name}, and none of their folders alone is called {case}",
+        where=case,
+        fix="Name the scans of the cases with --data-list.",
+        code="AMBIGUOUS",
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semi_med.metrics.confidence import rank_correlation
 from semi_med.report.figures import RUN_COLOURS, WIDTH, short
+from semi_med.report.verdict import ENOUGH_CASES, number
 
 _INK, _GRID = "#333333", "#E4E4E4"
 _MOST_CLASSES = 24
 _NAMED = 2  # of the smallest and of the largest volumes
+_ROOM = 0.35  # share of the axis that two names take
 
 
 def volume_figure(
@@ -30,6 +34,7 @@ def volume_figure(
         return None
     figure = Figure(figsize=(WIDTH, 0.7 + 0.55 * len(names)), layout="constrained")
     axes = figure.add_subplot()
+    largest = max(max(shown[name].values()) for name in names)
     for row, name in enumerate(names):
         values = np.array(list(shown[name].values()))
         expert = [labels[name][case] for case in shown[name] if case in labels.get(name, {})]
@@ -38,7 +43,7 @@ def volume_figure(
         axes.scatter(values, [row + 0.1] * len(values), s=26, color=RUN_COLOURS[0], alpha=0.55, linewidths=0)
         median = float(np.median(values))
         axes.plot([median] * 2, [row - 0.02, row + 0.22], color=_INK, linewidth=1.6)
-        _name_ends(axes, shown[name], row)
+        _name_ends(axes, shown[name], row, largest=largest)
     axes.scatter([], [], s=26, color=RUN_COLOURS[0], label="prediction")
     if any(labels.get(name) for name in names):
         axes.scatter([], [], marker="x", s=22, color=RUN_COLOURS[1], label="expert's label")
@@ -53,12 +58,16 @@ def volume_figure(
     return figure
 
 
-def _name_ends(axes: Axes, values: Mapping[str, float], row: int) -> None:
-    """Name the case with the smallest and the one with the largest volume."""
+def _name_ends(axes: Axes, values: Mapping[str, float], row: int, *, largest: float) -> None:
+    """Name the case with the smallest and the one with the largest volume; one of them where both names would meet."""
     ordered = sorted(values, key=lambda case: values[case])
     if len(ordered) < 2 * _NAMED:
         return
-    for case, side in ((ordered[0], "left"), (ordered[-1], "right")):
+    ends = [(ordered[0], "left"), (ordered[-1], "right")]
+    if values[ordered[-1]] - values[ordered[0]] < _ROOM * largest:
+        median = float(np.median(list(values.values())))
+        ends = [max(ends, key=lambda end: abs(values[end[0]] - median))]
+    for case, side in ends:
         axes.text(values[case], row - 0.28, short(case, 22), ha=side, va="center", fontsize=7, color="#666666")
 
 
@@ -88,14 +97,19 @@ def confidence_figure(confidence: Mapping[str, float], dice: Mapping[str, float]
     return figure
 
 
-def rank_correlation(confidence: Mapping[str, float], dice: Mapping[str, float]) -> float | None:
-    """Spearman's rho of confidence and Dice; 1 is what one wants. None below 3 cases, or if one is constant."""
-    from scipy.stats import spearmanr
-
+def ranking_words(confidence: Mapping[str, float], dice: Mapping[str, float]) -> str:
+    """How well confidence ranks the cases by Dice, in a sentence; empty if nobody can say."""
     x, y = _both(confidence, dice)
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    return float(spearmanr(x, y).statistic)
+        return ""
+    rho, low, high = rank_correlation(x, y)
+    found = (
+        f"Rank correlation of confidence and Dice: {number(rho, 2)} (1 would rank every case rightly, 0 is of no use"
+    )
+    if len(x) < ENOUGH_CASES or not (math.isfinite(low) and math.isfinite(high)):
+        return f"{found}; {len(x)} cases cannot tell)."
+    found += f"; 95 % interval over {len(x)} cases: {number(low, 2)} to {number(high, 2)})."
+    return found if low > 0 else f"{found} That includes no use at all: do not go by it here."
 
 
 def _both(confidence: Mapping[str, float], dice: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:

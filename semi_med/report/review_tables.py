@@ -90,6 +90,8 @@ def _status(case: ReviewCase, table: Sequence[Row]) -> str:
     """What is wrong, in a few words; empty if nothing is."""
     if case.prediction is None:
         return f"failed: {case.error}" if case.error else "failed"
+    if case.error:
+        return f"incomplete: {case.error}"
     rows = [row for row in table if row["case"] == case.name and row["status"] != "ok"]
     found = [f"{row['class_name']}: {row['status']}" for row in rows]
     codes = dict.fromkeys(warning.split(":", 1)[0] for warning in case.warnings)

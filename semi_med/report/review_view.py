@@ -17,6 +17,7 @@ class ReviewCase:
     Attributes:
         name: as its record has it.
         prediction: the predicted label; None if the case failed.
+        key: of this very mask of this case; marks belong to it. Empty if there is no mask.
         image: the scan; of several channels the first. None if no scans were given.
         series: of a DICOM folder with several, the number of the series.
         label: the expert's label on the same grid; None if there is none.
@@ -30,6 +31,7 @@ class ReviewCase:
 
     name: str
     prediction: Path | None
+    key: str = ""
     image: Path | None = None
     series: int | None = None
     label: Path | None = None
@@ -47,7 +49,7 @@ class ReviewView:
 
     Attributes:
         title: heading.
-        identity: of what is reported; marks belong to it.
+        identity: of what is reported: the same for the same masks.
         cases: in the order of their record; empty if only a training is reported.
         table: rows of `evaluate`, with the names of `cases`; empty without labels.
         classes: number in the masks to name, without the background, as far as known.

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -175,6 +176,27 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path, bundle, scans):
     assert caught.value.code == "LOCKED"
     held.close()
     assert len(run(bundle, scans, tmp_path / "out")) == 3
+
+
+def test_on_windows_a_byte_behind_the_lines_is_locked(tmp_path, monkeypatch):
+    calls = []
+
+    class Windows(ModuleType):
+        LK_NBLCK = 2
+
+        def locking(self, descriptor, mode, count):
+            calls.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, count))
+            if len(calls) > 1:
+                raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", Windows("msvcrt"))
+    held = Manifest(tmp_path, {})
+    with pytest.raises(InputError, match="another run is writing to this folder"):
+        Manifest(tmp_path, {})
+    held.add("a", "0", {"outputs": {}})
+    assert calls == [(2**30, 2, 1)] * 2
+    assert held.path.stat().st_size < 1000
 
 
 def test_the_content_of_a_folder_counts_and_not_its_names(tmp_path):

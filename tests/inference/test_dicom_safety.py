@@ -90,6 +90,15 @@ def test_a_child_that_hangs_is_ended(tmp_path):
     assert not child.alive
 
 
+@pytest.mark.skipif(not hasattr(os, "getsid"), reason="sessions are of POSIX")
+def test_ctrl_c_at_the_terminal_does_not_reach_the_child():
+    child = Child([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert os.getsid(child._process.pid) != os.getsid(0)
+    finally:
+        child.kill()
+
+
 def test_a_child_that_rested_too_long_is_replaced(tmp_path):
     plan = plan_series(shape=SMALL)
     plan.write(tmp_path)

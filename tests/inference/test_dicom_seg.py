@@ -239,6 +239,50 @@ def test_a_series_without_a_coordinate_system_is_named_and_keeps_its_label(tmp_p
     assert (row["status"], row["code"]) == ("failed", "NO_SEG")
 
 
+@needs_highdicom
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("nothing came out of it for 600 seconds", code="TIMEOUT"), "TIMEOUT"),
+        (InputError("the decoder crashed", code="DECODER_CRASH"), "DECODER_CRASH"),
+        (ResourceError("there is not enough memory", code="MEMORY"), "MEMORY"),
+        (RuntimeError("KeyError at dicom_seg_writer.py:1"), "UNEXPECTED"),
+    ],
+)
+def test_a_segmentation_that_did_not_come_out_leaves_the_case_to_the_next_run(
+    tmp_path, bundle, monkeypatch, error, code
+):
+    series = plan_series(shape=SHAPE).write(tmp_path / "visit")
+
+    def fails(*args, **choices):
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr("semi_med.inference.batch.write_seg", fails)
+        (row,) = predict(bundle, [series], tmp_path / "out", device="cpu")
+    assert (row["status"], row["code"], row["output"]) == ("failed", code, "visit_seg.nii.gz")
+    assert list(row["outputs"]) == ["visit_seg.nii.gz"]
+    assert (tmp_path / "out" / "visit_seg.nii.gz").exists()
+    (row,) = predict(bundle, [series], tmp_path / "out", device="cpu", skip_existing=True)
+    assert (row["status"], row["skipped"], len(row["outputs"])) == ("done", False, 2)
+    (row,) = predict(bundle, [series], tmp_path / "out", device="cpu", skip_existing=True)
+    assert row["skipped"]
+
+
+@needs_highdicom
+def test_a_full_folder_for_temporary_files_costs_the_segmentation_and_not_the_label(tmp_path, bundle, monkeypatch):
+    series = plan_series(shape=SHAPE).write(tmp_path / "visit")
+
+    def full(*args, **choices):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dicom_seg.np, "save", full)
+    (row,) = predict(bundle, [series], tmp_path / "out", device="cpu")
+    assert (row["status"], row["code"], row["output"]) == ("failed", "TEMPORARY", "visit_seg.nii.gz")
+    assert "TMPDIR" in row["error"]
+    assert nib.load(tmp_path / "out" / "visit_seg.nii.gz").shape == tuple(reversed(SHAPE))
+
+
 def test_without_the_library_it_is_said_what_to_install(tmp_path, bundle, monkeypatch):
     monkeypatch.setattr(dicom_seg, "has_highdicom", lambda: False)
     series = plan_series(shape=SHAPE).write(tmp_path / "visit")

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from inference_samples import write_bundle, write_nifti
+from inference_samples import convolution, write_bundle, write_nifti
 from monai.networks.nets import BasicUNet
 from torch import nn
 
 from semi_med.errors import InputError
-from semi_med.inference import Predictor
+from semi_med.inference import Predictor, winograd
 from semi_med.inference.fast_network import _Packed, prepared
 from semi_med.inference.precision import Precisions
 from semi_med.networks import VNet
@@ -66,6 +66,60 @@ def test_batch_norms_are_folded_and_convolutions_packed():
         assert _Packed in kinds
 
 
+needs_packing = pytest.mark.skipif(
+    not hasattr(torch._C._nn, "mkldnn_reorder_conv3d_weight") or not torch.backends.mkldnn.is_available(),
+    reason="this build of torch packs no weights",
+)
+
+
+@needs_packing
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(4, 5, 6), (7, 3, 2), (14, 6, 5), (21, 4, 8)])
+@pytest.mark.parametrize("at_once", [2**24, 2**12])
+def test_four_planes_from_six_are_the_convolution(monkeypatch, size, relu, at_once):
+    monkeypatch.setattr(winograd, "_AT_ONCE", at_once)
+    torch.manual_seed(1)
+    layer = nn.Conv3d(16, 24, 3, padding=1).requires_grad_(False)
+    image = torch.randn(2, 16, *size)
+    wanted = layer(image).relu() if relu else layer(image)
+    assert winograd.Winograd.suits(layer)
+    torch.testing.assert_close(winograd.Winograd(layer, relu=relu)(image), wanted, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv3d(8, 32, 3, padding=1),
+        nn.Conv3d(32, 32, 3, padding=0),
+        nn.Conv3d(32, 32, 3, padding=1, stride=2),
+        nn.Conv3d(32, 32, 3, padding=1, groups=2),
+        nn.Conv3d(32, 32, 3, padding=2, dilation=2),
+        nn.Conv3d(32, 32, 3, padding=1, padding_mode="replicate"),
+        nn.Conv3d(32, 32, (3, 3, 1), padding=(1, 1, 0)),
+    ],
+)
+def test_other_convolutions_are_not_made_of_planes(layer):
+    assert not winograd.Winograd.suits(layer)
+
+
+def test_planes_pay_where_few_are_made_in_vain():
+    assert [planes for planes in range(1, 10) if winograd.Winograd.pays(planes)] == [3, 4, 6, 7, 8, 9]
+
+
+@needs_packing
+@pytest.mark.parametrize("reduced", [False, True])
+def test_wide_layers_are_made_of_planes_in_float32_and_say_the_same(reduced):
+    network = trained(VNet(1, 3, base_filters=16, levels=3))
+    fast = prepared(network, window=(16, 16, 32), channels=1, reduced=reduced)
+    assert fast is not None
+    kinds = [type(module) for module in fast.modules()]
+    assert (winograd.Winograd in kinds) == (not reduced)
+    assert _Packed in kinds
+    image = torch.randn(1, 1, 16, 16, 32)
+    difference = (fast(image).softmax(1) - network(image).softmax(1)).abs().max()
+    assert difference < (0.1 if reduced else 1e-5)
+
+
 def test_the_network_itself_is_left_as_it_is():
     network = trained(NETWORKS["vnet"]())
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -115,6 +169,24 @@ def test_auto_is_bfloat16_where_the_machine_has_it_and_a_window_agrees(
     found = predictor(write_nifti(tmp_path / "a.nii", torch.rand(5, 5, 5).numpy()))
     assert predictor.precisions.chosen == wanted
     assert sum(one.startswith("PRECISION") for one in found.warnings) == told
+
+
+def test_auto_decides_with_the_first_scan_whose_window_shows_a_foreground(tmp_path, monkeypatch):
+    monkeypatch.setattr("semi_med.inference.precision._computes_bfloat16", lambda device: True)
+    states = {"model": convolution(1.0, bias=-1.0)}
+    predictor = Predictor.load(write_bundle(tmp_path / "b", states=states), device="cpu", precision="auto")
+    dark = torch.zeros(9, 9, 9)
+    dark[0] = 9.0  # seen by no window in the middle
+    bright = torch.zeros(9, 9, 9)
+    bright[:, 2:7, 2:7] = 9.0
+    chosen, told = [], []
+    for number, scan in enumerate((dark, bright, dark)):
+        found = predictor(write_nifti(tmp_path / f"{number}.nii", scan.numpy()))
+        chosen.append(predictor.precisions.chosen)
+        told.append([one for one in found.warnings if one.startswith("PRECISION")])
+    assert chosen == ["float32", "bfloat16", "bfloat16"]
+    assert [len(one) for one in told] == [1, 0, 0]
+    assert "no foreground" in told[0][0]
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (2, 9, 3)])

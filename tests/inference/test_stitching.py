@@ -109,8 +109,7 @@ def test_a_large_ct_with_five_classes_takes_less_than_4_gb_beside_itself(tmp_pat
     state = {"weight": torch.linspace(-1, 1, 5).reshape(5, 1, 1, 1, 1), "bias": torch.tensor([0, 0.2, 0.3, 0.2, 0])}
     torch.save({"model": state}, folder / "models" / "model.pt")
     script = f"""
-import sys
-import nibabel, numpy, resource
+import nibabel, numpy
 image = numpy.empty((512, 512, 1000), numpy.int16)
 plane = (1000 * numpy.cos(numpy.linspace(-4, 4, 512))[:, None] * numpy.cos(numpy.linspace(-3, 3, 512))).astype("i2")
 for k in range(1000):
@@ -119,6 +118,7 @@ nibabel.save(nibabel.Nifti1Image(image, numpy.diag([-0.7, -0.7, 1, 1])), {str(tm
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     script = f"""
+import resource
 from semi_med.inference import predict
 (row,) = predict({str(folder)!r}, [{str(tmp_path / "a.nii")!r}], {str(tmp_path / "out")!r}, device="cpu")
 assert row["status"] == "done", row

@@ -9,14 +9,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from review_samples import AFFINE, NAMES, label_of, write_folders, write_map
+from review_samples import AFFINE, NAMES, SHIFTS, label_of, write_folders, write_map
 
 from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.io import write_label
 from semi_med.report.review import check_page_name, write_review
 from semi_med.report.review_data import collect_review
+from semi_med.report.review_figures import ranking_words, volume_figure
 from semi_med.report.review_labels import Beside
 from semi_med.report.review_tables import case_rows, ranked, structure_table
+from tests.corpus.dicom_corpus import plan_series
 
 
 @pytest.fixture
@@ -247,11 +249,46 @@ def test_scans_of_one_name_are_told_apart_by_the_folders_of_their_cases(folders,
     assert {case.name: case.image for case in view.cases} == {scan.parent.name: scan for scan in scans}
     view = collect_review([folders.predictions], Beside(images=scans[:1]))  # those of others are not given
     assert [case.image for case in view.cases] == [scans[0], None, None, None]
-    scans[0].parent.rename(tmp_path / "patients" / "x")
+
+
+def one_name_for_all(folders, places):
+    """Scans in folders that are called otherwise than the cases, and a record that has their one file name."""
+    record = json.loads((folders.predictions / "run.json").read_text())
+    for row, place in zip(record["cases"], places, strict=True):
+        row["image"] = "flair.nii.gz"
+        place.mkdir(parents=True)
+        (place / "flair.nii.gz").write_bytes((folders.images / "good.nii.gz").read_bytes())
+    (folders.predictions / "run.json").write_text(json.dumps(record))
+    return [place / "flair.nii.gz" for place in places]
+
+
+def test_a_case_that_several_scans_may_belong_to_is_drawn_without_and_says_so(page, folders, tmp_path):
+    scans = one_name_for_all(folders, [tmp_path / name for name in ("x", "fair", "poor", "broken")])
+    view = collect_review([folders.predictions], Beside(images=scans))
+    assert [case.image for case in view.cases] == [None, *scans[1:]]
+    (told,) = view.cases[0].warnings
+    assert told.startswith("AMBIGUOUS: drawn without its scan, since 4 scans are called flair.nii.gz")
+    write_review(tmp_path / "report.html", view)
+    assert told in (tmp_path / "report.html").read_text()
+
+
+def test_scans_of_which_none_is_known_whose_it_is_are_refused(folders, tmp_path):
+    scans = one_name_for_all(folders, [tmp_path / name for name in "xyzw"])
     with pytest.raises(InputError, match=r"4 scans are called flair\.nii\.gz") as caught:
-        collect_review([folders.predictions], Beside(images=[tmp_path / "patients" / "x", *scans[1:]]))
+        collect_review([folders.predictions], Beside(images=scans))
     assert caught.value.code == "AMBIGUOUS"
     assert "--data-list" in caught.value.fix
+
+
+def test_of_a_listed_folder_with_several_series_the_one_that_was_predicted_is_drawn(folders, tmp_path):
+    for number, name in enumerate("ab"):
+        plan_series(shape=(3 + number, 4, 5)).write(tmp_path / "visit" / name)
+    record = json.loads((folders.predictions / "run.json").read_text())
+    record["settings"]["dicom"] = {"series": 2}
+    (folders.predictions / "run.json").write_text(json.dumps(record))
+    view = collect_review([folders.predictions], Beside(images={"good": tmp_path / "visit"}))
+    assert (view.cases[0].image, view.cases[0].series) == (tmp_path / "visit", 2)
+    assert view.cases[1].image is None
 
 
 def test_a_mask_that_is_gone_is_a_failed_case(folders):
@@ -322,11 +359,42 @@ def test_the_structures_of_a_case_have_what_the_tables_say(folders):
     assert found["lines"][0] == {"name": "heart", "cells": ["0.19", "96", "1", "no", "0.2", "0.750", "1.0 mm"]}
 
 
-def test_the_same_predictions_have_the_same_identity_and_others_another(folders, tmp_path):
-    first = collect_review([folders.predictions]).identity
-    assert collect_review([folders.predictions], Beside(labels=folders.labels)).identity == first
-    (folders.predictions / "run.json").write_text((folders.predictions / "run.json").read_text().replace("abc", "abd"))
-    assert collect_review([folders.predictions]).identity != first
+def test_a_mark_belongs_to_its_mask_whenever_that_was_predicted(folders):
+    def keys():
+        return {case.name: case.key for case in collect_review([folders.predictions]).cases}
+
+    view, first = collect_review([folders.predictions]), keys()
+    assert len({first[name] for name in SHIFTS}) == 3
+    record = (folders.predictions / "run.json").read_text()
+    (folders.predictions / "run.json").write_text(record.replace("2026-01-02", "2026-07-08").replace("1.5", "1.7"))
+    assert keys() == first
+    assert collect_review([folders.predictions], Beside(labels=folders.labels)).identity == view.identity
+    (folders.predictions / "run.json").unlink()
+    assert keys() == {name: first[name] for name in SHIFTS}
+    write_label(folders.predictions / "fair_seg.nii.gz", label_of(2), affine=AFFINE)
+    assert {name for name, key in keys().items() if key != first[name]} == {"fair"}
+    assert collect_review([folders.predictions]).identity != view.identity
+
+
+def test_a_ranking_comes_with_its_interval_and_one_that_may_be_none_is_not_to_be_gone_by():
+    dice = {str(number): number / 20 for number in range(12)}
+    good = ranking_words({case: value**2 for case, value in dice.items()}, dice)
+    assert good.startswith("Rank correlation of confidence and Dice: 1.00 (")
+    assert good.endswith("95 % interval over 12 cases: 1.00 to 1.00).")
+    none = ranking_words({case: (7 * int(case)) % 5 for case in dice}, dice)
+    assert none.endswith("That includes no use at all: do not go by it here.")
+    assert "3 cases cannot tell" in ranking_words({"0": 0.1, "1": 0.3, "2": 0.2}, dice)
+    assert ranking_words({"0": 0.1, "1": 0.3}, dice) == ""
+
+
+def test_two_names_that_would_meet_on_the_figure_of_volumes_are_one():
+    near, far = ({f"case_{number}": 1 + number * step for number in range(5)} for step in (0.02, 2.0))
+
+    def names(values):
+        return [one.get_text() for one in volume_figure({"heart": values}, {}).axes[0].texts]
+
+    assert names(far) == ["case_0", "case_4"]
+    assert len(names(near)) == 1
 
 
 def test_what_is_neither_run_nor_predictions_is_refused(folders, tmp_path):

@@ -6,8 +6,9 @@ import csv
 import json
 
 import pytest
-from review_samples import write_folders
+from review_samples import AFFINE, label_of, write_folders
 
+from semi_med.inference.io import write_label
 from semi_med.report.review import write_review
 from semi_med.report.review_data import collect_review
 from semi_med.report.review_labels import Beside
@@ -52,6 +53,18 @@ def test_keys_mark_cases_and_go_on_and_the_marks_are_kept_and_exported(browse, r
     assert page.complaints == []
 
 
+def test_marks_are_found_again_by_a_report_of_the_same_masks_and_are_none_of_another_mask(browse, tmp_path):
+    folders = write_folders(tmp_path)
+    page = browse(write_review(tmp_path / "report.html", collect_review([folders.predictions])))
+    page.press("p", "f", "a")
+    names = page.js("Array.from(document.querySelectorAll('.card')).map(c => c.dataset.case)")
+    (folders.predictions / "run.json").unlink()
+    write_label(folders.predictions / f"{names[1]}_seg.nii.gz", label_of(2), affine=AFFINE)
+    page.open(write_review(tmp_path / "again.html", collect_review([folders.predictions])))
+    again = page.js("Array.from(document.querySelectorAll('.card')).map(c => c.dataset.case)")
+    assert dict(zip(again, marks(page), strict=True)) == {names[0]: "Pass", names[1]: "", names[2]: "Artifact"}
+
+
 def test_sliders_set_the_opacity_and_the_slice_and_boxes_the_layers(browse, report):
     page = browse(report)
     page.js("o = document.getElementById('opacity'); o.value = 80; o.dispatchEvent(new Event('input'))")
@@ -75,6 +88,12 @@ def test_only_the_wanted_marks_are_shown_and_letters_in_a_list_mark_nothing(brow
     page.js("document.getElementById('filter').focus()")
     page.press("p")
     assert marks(page) == ["Fail", "", ""]
+
+
+def test_why_a_case_failed_does_not_fill_a_narrow_window(browse, report):
+    page = browse(report, width=400)
+    failed = "Array.from(document.querySelectorAll('td.status.warn')).map(one => one.getBoundingClientRect().height)"
+    assert 0 < max(page.js(failed)) < 150
 
 
 @pytest.mark.parametrize("width", [400, 1280])
