@@ -1,0 +1,175 @@
+"""Serving the app: `semi-med label`. Nothing is downloaded, nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semi_med.errors import InputError, ResourceError
+from semi_med.label_app.models import Bundle
+
+HERE = Path(__file__).parent
+TOKEN_VARIABLE = "SEMI_MED_LABEL_TOKEN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be served.
+
+    Attributes:
+        studies: folder of the scans, or the address of a DICOMweb server.
+        bundles: folders of bundles; none for cotrain_la.
+        work: folder of the models; by default `semi_med` in the study.
+        host: address to listen on.
+        port: to listen on.
+        token: that clients must send; None where only this machine can reach the server.
+        origins: pages of a browser that may call it, such as http://localhost:3000.
+        iterations: of a round; by default the bundle's, at most 1000.
+        device: to predict and train on; None takes CUDA if there is one.
+        settings: of the bundles, for every training.
+        subject_pattern: finds the subject in a scan's name.
+    """
+
+    studies: str
+    bundles: Sequence[Path] = ()
+    work: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    origins: Sequence[str] = ()
+    iterations: int | None = None
+    device: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    subject_pattern: str | None = None
+
+
+def environment(request: Request) -> dict[str, str]:
+    """The environment variables by which MONAI Label, and every process that it starts, knows what to serve.
+
+    Raises:
+        InputError: the study or a bundle is not there.
+    """
+    studies = request.studies
+    if not studies.startswith(("http://", "https://")):
+        if not Path(studies).is_dir():
+            raise InputError(
+                "the folder of the study does not exist",
+                where=studies,
+                fix="Make it; it may be empty.",
+                code="NOT_FOUND",
+            )
+        studies = str(Path(studies).resolve())
+    for folder in request.bundles:
+        Bundle.read(folder)
+    conf = {
+        "bundles": os.pathsep.join(str(Path(folder).absolute()) for folder in request.bundles),
+        "work": "" if request.work is None else str(request.work.absolute()),
+        "iterations": "" if request.iterations is None else str(request.iterations),
+        "device": request.device or "",
+        "settings": json.dumps(dict(request.settings)) if request.settings else "",
+        "subject_pattern": request.subject_pattern or "",
+    }
+    work = request.work.absolute() if request.work else Path(studies) / "semi_med"
+    path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
+    return {
+        "MONAI_LABEL_APP_DIR": str(HERE),
+        "MONAI_LABEL_STUDIES": studies,
+        "MONAI_LABEL_APP_CONF": json.dumps({key: value for key, value in conf.items() if value}),
+        "MONAI_LABEL_SERVER_PORT": str(request.port),
+        "MONAI_LABEL_SESSION_PATH": str(work / "sessions"),
+        "MONAI_ZOO_SOURCE": "local",
+        "PYTHONPATH": path,  # of the processes that it starts, which wants this variable to be there
+    }
+
+
+def check_reach(host: str, token: str | None) -> None:
+    """Refuses to listen where others can reach the server, unless they need a token.
+
+    Raises:
+        InputError: code TOKEN.
+    """
+    if not (token or _is_loopback(host)):
+        raise InputError(
+            f"whoever reaches {host} could read and change every scan and label",
+            where="--host",
+            fix=f"Give a token (--token, or the variable {TOKEN_VARIABLE}), or stay on 127.0.0.1.",
+            code="TOKEN",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(request: Request) -> None:
+    """Serves until Ctrl-C or SIGTERM; trainings that run then are ended.
+
+    Raises:
+        InputError: what is to be served is not there, or others could reach it.
+        ResourceError: code NO_MONAI_LABEL, this environment has no MONAI Label.
+    """
+    check_reach(request.host, request.token)
+    require_monai_label()
+    os.environ.update(environment(request))
+
+    import uvicorn
+    from monailabel.app import app
+    from monailabel.utils.async_tasks.task import AsyncTask
+
+    try:
+        uvicorn.run(TrainingChecked(app), host=request.host, port=request.port, access_log=False)
+    finally:
+        for method in ("train", "scoring", "batch_infer"):
+            AsyncTask.stop(method)
+
+
+class TrainingChecked:
+    """Answers at once when a training is asked for that has nothing to train on.
+
+    MONAI Label starts a process first, and the person would have to look for its last words.
+
+    Args:
+        app: MONAI Label's.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """As ASGI wants it."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/train/"):
+            from fastapi import HTTPException
+            from fastapi.responses import JSONResponse
+            from monailabel.interfaces.utils.app import app_instance
+
+            name = scope["path"].removeprefix("/train/").strip("/")
+            try:
+                app_instance().check_training(name or None)
+            except HTTPException as error:
+                await JSONResponse({"detail": error.detail}, status_code=error.status_code)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def require_monai_label() -> None:
+    """Whether this environment can serve.
+
+    Raises:
+        ResourceError: code NO_MONAI_LABEL.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("monailabel") is None:
+        raise ResourceError(
+            "MONAI Label is not in this environment; it wants an older pydicom and has one of its own",
+            fix="Run `make label`, then `.venv-label/bin/semi-med label` with the same options.",
+            code="NO_MONAI_LABEL",
+        )
