@@ -1,4 +1,6 @@
-"""The app: `monailabel start_server --app semi_med/label_app --studies DIR`, or `semi-med label`, which serves it safely.
+"""The app that MONAI Label loads: `monailabel start_server --app semi_med/label_app --studies DIR`.
+
+`semi-med label` serves it too, and guards it.
 
 `--conf` takes: `bundles` (folders, separated by the system's path separator; by default cotrain_la), `work` (folder of
 the models, by default `semi_med` in the study), `iterations` (of a round), `device`, `subject_pattern`, and `settings`

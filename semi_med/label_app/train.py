@@ -20,7 +20,7 @@ from semi_med import launch
 from semi_med.errors import InputError, ResourceError, TrainingError
 from semi_med.files import write_atomically
 from semi_med.label_app.models import Model
-from semi_med.label_app.study import HeldOut, Sections, sections_of, write_round
+from semi_med.label_app.study import HeldOut, Sections, check_enough, sections_of, write_round
 
 logger = logging.getLogger("semi_med.label")
 
@@ -55,8 +55,6 @@ class Train(TrainTask):
         Raises:
             InputError: there is nothing to train on, or a wish of the client cannot be met.
         """
-        from semi_med.label_app.study import check_enough
-
         self._wishes(request)
         sections = sections_of(datastore, self.held_out)
         check_enough(sections, self.model.bundle)
@@ -124,8 +122,9 @@ class Train(TrainTask):
     def _run(self, command: list[str], folder: Path, lock: int) -> None:
         """Runs the training to its end; whatever ends this process's wait ends the training too."""
         log = folder / "log.txt"
-        logger.info(launch.shown(command))
         with log.open("wb") as stream:
+            stream.write(f"{launch.shown(command)}\n".encode())
+            stream.flush()
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=(lock,))
         try:
             told = 0.0
