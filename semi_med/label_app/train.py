@@ -7,6 +7,7 @@ import datetime
 import fcntl
 import json
 import logging
+import math
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -84,7 +85,7 @@ class Train(TrainTask):
             write_atomically(folder / "round.json", json.dumps(summary, indent=2))
             self.model.publish(folder)
             logger.info(f"round {folder.name} answers from here on: {summary}")
-        return {**summary, **self.stats()}
+        return {**self.stats(), **summary}
 
     def stats(self) -> dict[str, Any]:
         """How far the newest round is and what it reached, under the names that MONAI Label's clients look for."""
@@ -122,9 +123,8 @@ class Train(TrainTask):
     def _run(self, command: list[str], folder: Path, lock: int) -> None:
         """Runs the training to its end; whatever ends this process's wait ends the training too."""
         log = folder / "log.txt"
+        write_atomically(folder / "command.txt", f"{launch.shown(command)}\n")
         with log.open("wb") as stream:
-            stream.write(f"{launch.shown(command)}\n".encode())
-            stream.flush()
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=(lock,))
         try:
             told = 0.0
@@ -140,8 +140,8 @@ class Train(TrainTask):
         if process.returncode or not (folder / "models" / "model.pt").is_file():
             raise TrainingError(
                 f"the training ended with code {process.returncode}: {_reason(log)}",
-                where=log,
-                fix="Mend what it says; the model of before still answers.",
+                where=f"{self.model.name}/rounds/{folder.name}/log.txt",
+                fix="Mend what it says" + ("; the model of before still answers." if self.model.current else "."),
                 code="FAILED",
             )
 
@@ -194,7 +194,7 @@ def _progress(folder: Path) -> str:
         return ""
     dice = f", validation Dice {stats['best_metric']:.3f}" if "best_metric" in stats else ""
     done = f"iteration {stats['iteration']} of {stats['total_iterations']}"
-    return f"round {folder.name}: {done}, loss {stats['train']['loss']:.3f}{dice}"
+    return f"round {folder.name}: {done}, loss {stats['train'].get('loss', math.nan):.3f}{dice}"
 
 
 def _stats_of(folder: Path, before: Any) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _stats_of(folder: Path, before: Any) -> dict[str, Any]:
         "total_iterations": total,
         "start_ts": int(folder.stat().st_ctime if not settings else (folder / "run.json").stat().st_mtime),
         "total_time" if finished else "current_time": str(datetime.timedelta(seconds=int(seconds))),
-        "train": {"loss": float(last.get("loss", "nan"))} if last else {},
+        "train": {"loss": float(last.get("loss", math.nan))} if last else {},
         **{key: settings[key] for key in ("labeled", "unlabeled", "validation") if key in settings},
     }
     if validation:
