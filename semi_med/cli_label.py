@@ -23,8 +23,9 @@ def label(
         str | None, typer.Option(envvar="SEMI_MED_LABEL_TOKEN", help="That clients must send; better in the variable.")
     ] = None,
     origins: Annotated[
-        list[str] | None, typer.Option("--origin", help="A page that may call from a browser; repeatable.")
+        list[str] | None, typer.Option("--origin", help="Web page of another server that may use it; repeatable.")
     ] = None,
+    hosts: Annotated[list[str] | None, typer.Option("--name", help="Clients call this machine so; repeatable.")] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Updates of a training; by default the bundle's, at most 1000.")
     ] = None,
@@ -49,6 +50,7 @@ def label(
         port=port,
         token=token,
         origins=origins or (),
+        hosts=hosts or (),
         iterations=iterations,
         device=device,
         settings=dict(launch.parse_setting(text) for text in settings or ()),

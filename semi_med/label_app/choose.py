@@ -76,6 +76,10 @@ class Disagree(ScoringMethod):
         super().__init__(f"Score scans without a label by the {what}")
         self.model, self.scores = model, Scores(model)
 
+    def info(self) -> dict[str, Any]:
+        """With what a client may change."""
+        return {**super().info(), "config": {"max_samples": MOST_SCORED}}
+
     def left(self, request: Mapping[str, Any], datastore: Any) -> list[str]:
         """Scans that are still to be scored; none while there is no model."""
         if self.model.current is None:
@@ -185,9 +189,13 @@ class AtRandom(Strategy):
     def __init__(self) -> None:
         super().__init__("A scan at random")
 
+    def info(self) -> dict[str, Any]:
+        """With what a client may set; -1 draws anew at every call."""
+        return {**super().info(), "config": {"seed": -1}}
+
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
         """Chooses."""
         scans = sorted(datastore.get_unlabeled_images())
         seed = request.get("seed")
-        chooser = random.Random(None if seed is None else str(seed))
+        chooser = random.Random(None if seed in (None, "", -1) else str(seed))
         return {"id": chooser.choice(scans)} if scans else None

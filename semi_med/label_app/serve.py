@@ -1,8 +1,7 @@
-"""Serving the app: `semi-med label`. Nothing is downloaded, nothing is sent anywhere."""
+"""Serving the app behind the guard: `semi-med label`. Nothing is downloaded, nothing is sent anywhere."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError, ResourceError
+from semi_med.label_app.guard import check_start, guarded
 from semi_med.label_app.models import Bundle
 
 HERE = Path(__file__).parent
-TOKEN_VARIABLE = "SEMI_MED_LABEL_TOKEN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,8 @@ class Request:
         host: address to listen on.
         port: to listen on.
         token: that clients must send; None where only this machine can reach the server.
-        origins: pages of a browser that may call it, such as http://localhost:3000.
+        origins: web pages of other servers that may use it, such as https://viewer.example.org.
+        hosts: names beside the machine's own that clients call it by.
         iterations: of a round; by default the bundle's, at most 1000.
         device: to predict and train on; None takes CUDA if there is one.
         settings: of the bundles, for every training.
@@ -42,6 +42,7 @@ class Request:
     port: int = 8000
     token: str | None = field(default=None, repr=False)
     origins: Sequence[str] = ()
+    hosts: Sequence[str] = ()
     iterations: int | None = None
     device: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -87,28 +88,6 @@ def environment(request: Request) -> dict[str, str]:
     }
 
 
-def check_reach(host: str, token: str | None) -> None:
-    """Refuses to listen where others can reach the server, unless they need a token.
-
-    Raises:
-        InputError: code TOKEN.
-    """
-    if not (token or _is_loopback(host)):
-        raise InputError(
-            f"whoever reaches {host} could read and change every scan and label",
-            where="--host",
-            fix=f"Give a token (--token, or the variable {TOKEN_VARIABLE}), or stay on 127.0.0.1.",
-            code="TOKEN",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def serve(request: Request) -> None:
     """Serves until Ctrl-C or SIGTERM; trainings that run then are ended.
 
@@ -116,16 +95,24 @@ def serve(request: Request) -> None:
         InputError: what is to be served is not there, or others could reach it.
         ResourceError: code NO_MONAI_LABEL, this environment has no MONAI Label.
     """
-    check_reach(request.host, request.token)
     require_monai_label()
-    os.environ.update(environment(request))
+    given = environment(request)
+    check_start(request.host, token=request.token, studies=given["MONAI_LABEL_STUDIES"], origins=request.origins)
+    os.environ.update(given)
 
     import uvicorn
     from monailabel.app import app
     from monailabel.utils.async_tasks.task import AsyncTask
 
+    served = guarded(
+        TrainingChecked(app),
+        token=request.token,
+        origins=request.origins,
+        hosts=request.hosts,
+        store=given["MONAI_LABEL_STUDIES"],
+    )
     try:
-        uvicorn.run(TrainingChecked(app), host=request.host, port=request.port, access_log=False)
+        uvicorn.run(served, host=request.host, port=request.port, access_log=False)
     finally:
         for method in ("train", "scoring", "batch_infer"):
             AsyncTask.stop(method)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from label_samples import write_study
 
 from semi_med.label_app.models import Bundle, Model
-from label_samples import write_study
 
 NAMES = [f"scan_{number}" for number in range(8)]
 

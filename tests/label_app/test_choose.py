@@ -142,6 +142,7 @@ def test_a_seed_draws_the_same_scan_again(study):
     drawn = [AtRandom()({"seed": 3}, store)["id"] for _ in range(5)]
     assert len(set(drawn)) == 1
     assert len({AtRandom()({"seed": seed}, store)["id"] for seed in range(30)}) > 3
+    assert len({AtRandom()({"seed": -1}, store)["id"] for _ in range(60)}) > 3
 
 
 def test_the_model_is_measured_on_what_is_held_out_alone(published, study, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ def finish(model: Model) -> str:
 
 
 def test_before_a_training_the_person_is_told_what_to_do(model):
-    with pytest.raises(InputError, match="no model yet. Label one scan, submit it and press Train") as caught:
+    with pytest.raises(InputError, match=r"no model yet\. Label one scan, submit it and press Train") as caught:
         model.predictor()
     assert caught.value.code == "NO_MODEL"
     assert model.version == ""
@@ -50,7 +50,9 @@ def test_there_is_a_model_at_every_moment_of_a_publication(model, monkeypatch):
     finish(model)
     seen = []
     replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda path, target: (seen.append(model.weights().is_file()), replace(path, target)))
+    monkeypatch.setattr(
+        Path, "replace", lambda path, target: (seen.append(model.weights().is_file()), replace(path, target))
+    )
     finish(model)
     assert seen == [True]
     assert model.weights().is_file()

@@ -7,12 +7,12 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from label_samples import AFFINE, Store, draw
 
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError
 from semi_med.label_app.models import Bundle
 from semi_med.label_app.study import HeldOut, Sections, check_enough, renumbering, sections_of, write_round
-from label_samples import AFFINE, Store, draw
 
 SENT = [{"name": "posterior hippocampus", "idx": 1}, {"name": "Anterior Hippocampus", "idx": 2}]
 

@@ -93,7 +93,9 @@ def test_a_training_that_fails_says_why_and_the_old_model_answers(train, study, 
     commands()
     train({}, store)
     commands('print("error: the data cannot be trained on: 1 problem found\\n  - a.nii.gz is cut off"); sys.exit(2)')
-    with pytest.raises(SemiMedError, match=r"code 2: the data cannot be trained on: 1 problem found   - a.nii.gz is cut"):
+    with pytest.raises(
+        SemiMedError, match=r"code 2: the data cannot be trained on: 1 problem found   - a.nii.gz is cut"
+    ):
         train({}, store)
     assert train.model.version == "0001"
 
