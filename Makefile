@@ -21,7 +21,7 @@ LABEL_PIP := $(LABEL_BIN)/python $(INSTALL)
 
 test: lint $(LABEL_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
-	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -m "not slow and not gpu" tests/label_app
+	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" tests/label_app
 
 label: $(LABEL_STAMP)
 

@@ -28,7 +28,7 @@ from semi_med.errors import InputError, ResourceError, SemiMedError
 from semi_med.label_app.batch import BatchSegment
 from semi_med.label_app.choose import AtRandom, Disagree, HeldOutDice, MostDisagreed
 from semi_med.label_app.infer import Segment
-from semi_med.label_app.models import Bundle, Model
+from semi_med.label_app.models import Bundle, Model, work_folder
 from semi_med.label_app.study import HeldOut
 from semi_med.label_app.train import Train
 
@@ -162,12 +162,7 @@ def models_of(conf: Mapping[str, str], studies: str) -> dict[str, Model]:
         InputError: one cannot be used, or two have one name.
     """
     folders = [Path(one) for one in (conf.get("bundles") or str(_DEFAULT_BUNDLE)).split(os.pathsep) if one]
-    remote = studies.startswith(("http://", "https://"))
-    if remote and not conf.get("work"):
-        raise InputError(
-            "the study is on a server; a folder for the models is wanted", where="work", fix="Name one with --work."
-        )
-    work = Path(conf.get("work") or Path(studies) / "semi_med").absolute()
+    work = work_folder(studies, conf.get("work"))
     models: dict[str, Model] = {}
     for folder in folders:
         bundle = Bundle.read(folder)

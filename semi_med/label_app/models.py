@@ -102,6 +102,27 @@ def _names(channel_def: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(channel_def[key] for key in sorted(channel_def, key=int))
 
 
+def is_remote(studies: str) -> bool:
+    """Whether a study is on a DICOMweb server."""
+    return studies.startswith(("http://", "https://"))
+
+
+def work_folder(studies: str, work: str | Path | None) -> Path:
+    """Where the models of a study are: `semi_med` in its folder, unless another is named.
+
+    Raises:
+        InputError: code SETTING, none is named and the study has no folder.
+    """
+    if not work and is_remote(studies):
+        raise InputError(
+            "the study is on a server, and the models want a folder here",
+            where="--work",
+            fix="Name one with --work.",
+            code="SETTING",
+        )
+    return Path(work or Path(studies).resolve() / "semi_med").absolute()
+
+
 @dataclass
 class Model:
     """A bundle and what became of it in a study.

@@ -11,7 +11,7 @@ from typing import Any
 
 from semi_med.errors import InputError, ResourceError
 from semi_med.label_app.guard import check_start, guarded
-from semi_med.label_app.models import Bundle
+from semi_med.label_app.models import Bundle, is_remote, work_folder
 
 HERE = Path(__file__).parent
 
@@ -56,7 +56,8 @@ def environment(request: Request) -> dict[str, str]:
         InputError: the study or a bundle is not there.
     """
     studies = request.studies
-    if not studies.startswith(("http://", "https://")):
+    work = work_folder(studies, request.work)
+    if not is_remote(studies):
         if not Path(studies).is_dir():
             raise InputError(
                 "the folder of the study does not exist",
@@ -69,13 +70,12 @@ def environment(request: Request) -> dict[str, str]:
         Bundle.read(folder)
     conf = {
         "bundles": os.pathsep.join(str(Path(folder).absolute()) for folder in request.bundles),
-        "work": "" if request.work is None else str(request.work.absolute()),
+        "work": "" if request.work is None else str(work),
         "iterations": "" if request.iterations is None else str(request.iterations),
         "device": request.device or "",
         "settings": json.dumps(dict(request.settings)) if request.settings else "",
         "subject_pattern": request.subject_pattern or "",
     }
-    work = request.work.absolute() if request.work else Path(studies) / "semi_med"
     path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
     return {
         "MONAI_LABEL_APP_DIR": str(HERE),

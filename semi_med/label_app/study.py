@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from semi_med.data.data_list import Case, DataList, save_data_list
+from semi_med.data.members import Member
+from semi_med.data.members import subject_pattern as pattern_of
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
 from semi_med.inference.io import READ_SUFFIXES, read_label, write_label
@@ -34,7 +35,7 @@ class Sections:
     Attributes:
         labeled: with labels, to train with.
         validation: with labels, never trained with.
-        unlabeled: all others.
+        unlabeled: all others, but for further scans of people in `validation`.
     """
 
     labeled: list[str]
@@ -43,23 +44,24 @@ class Sections:
 
 
 class HeldOut:
-    """Which labelled scans are for validation. A scan that has been on one side stays there.
+    """Which subjects are for validation. One that has been on a side stays there.
 
-    A scan is drawn by the hash of its name, so that neither its place in the list nor what is labelled later matters.
-    The first two labelled scans are for training whatever they are called.
+    A subject is drawn by the hash of its name, so that neither its place in the list nor what is labelled later
+    matters. The first two labelled ones are for training whatever they are called.
 
     Args:
         file: where the sides are kept.
-        subject_pattern: finds the subject in a scan's name; scans of one subject are on one side.
+        subject_pattern: finds the subject in a scan's name; without it each scan is one of its own, but for names
+            after the BIDS scheme.
     """
 
     def __init__(self, file: Path, subject_pattern: str | None = None) -> None:
         self.file = file
-        self.pattern = None if subject_pattern is None else re.compile(subject_pattern)
+        self.pattern = None if subject_pattern is None else pattern_of(subject_pattern)
 
     def split(self, labeled: Sequence[str]) -> tuple[list[str], list[str]]:
         """Training and validation; what is seen for the first time is put on a side for good."""
-        sides: dict[str, str] = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+        sides = self._sides()
         known = dict(sides)
         for subject in sorted({self._subject(name) for name in labeled}, key=_hash, reverse=True):
             if subject not in sides:
@@ -74,9 +76,15 @@ class HeldOut:
         # the labels of all training scans may have been taken back
         return (training, validation) if training else (validation, [])
 
+    def holds_out(self, name: str) -> bool:
+        """Whether a scan, with a label or without, is of a subject that is validated with."""
+        return self._sides().get(self._subject(name)) == "validation"
+
+    def _sides(self) -> dict[str, str]:
+        return json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+
     def _subject(self, name: str) -> str:
-        found = self.pattern.search(name) if self.pattern else None
-        return name if found is None else found.group(found.re.groups and 1)
+        return Member.of("", {"image": name}, pattern=self.pattern).subject
 
 
 def _hash(name: str) -> float:
@@ -86,9 +94,9 @@ def _hash(name: str) -> float:
 
 def sections_of(datastore: Any, held_out: HeldOut) -> Sections:
     """Sorts the scans of a MONAI Label datastore by what is known of them."""
-    labeled, unlabeled = sorted(datastore.get_labeled_images()), sorted(datastore.get_unlabeled_images())
-    training, validation = held_out.split(labeled)
-    return Sections(training, validation, unlabeled)
+    training, validation = held_out.split(sorted(datastore.get_labeled_images()))
+    unlabeled = sorted(datastore.get_unlabeled_images())
+    return Sections(training, validation, [name for name in unlabeled if not held_out.holds_out(name)])
 
 
 def write_round(folder: Path, datastore: Any, sections: Sections, *, bundle: Bundle) -> Path:
@@ -115,6 +123,7 @@ def write_round(folder: Path, datastore: Any, sections: Sections, *, bundle: Bun
                 image=_link(folder, name, datastore.get_image_uri(name)),
                 label=_copy_label(folder, name, datastore, bundle) if labels else None,
                 case=name,
+                subject=f"scan {name}",  # that people are not on both sides is seen to by `HeldOut`
             )
             for name in names
         ]

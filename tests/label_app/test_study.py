@@ -7,7 +7,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from label_samples import AFFINE, Store, draw
+from label_samples import AFFINE, Store, draw, write_study
 
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError
@@ -58,6 +58,24 @@ def test_scans_of_a_subject_are_on_one_side(tmp_path):
     _, validation = HeldOut(tmp_path / "sides.json", r"p\d+").split(names)
     assert validation
     assert all(f"{name[:-1]}{visit}" in validation for name in validation for visit in (1, 2))
+
+
+def test_further_scans_of_a_person_who_is_held_out_are_not_trained_with(model, tmp_path):
+    names = [f"sub-{person:02d}_ses-{visit}" for person in range(30) for visit in (1, 2)]
+    store = Store(write_study(tmp_path / "study", names), {name: {} for name in names if name.endswith("1")})
+    found = sections_of(store, HeldOut(tmp_path / "sides.json"))
+    assert found.validation
+    assert not {name.replace("ses-1", "ses-2") for name in found.validation} & set(found.unlabeled)
+    assert len(found.unlabeled) == 30 - len(found.validation)
+
+
+def test_visits_of_a_person_with_a_label_and_without_are_trained_with(model, held_out, tmp_path):
+    from semi_med.bundle import check_data
+
+    store = Store(write_study(tmp_path / "study", ["sub-1_ses-1", "sub-1_ses-2"]), {"sub-1_ses-1": {}})
+    file = write_round(tmp_path / "data", store, sections_of(store, held_out), bundle=model.bundle)
+    sections = load_data_list(file).sections(tmp_path / "data")
+    check_data(sections["labeled"], sections["unlabeled"], [], classes=3)
 
 
 def test_there_is_something_to_train_with_when_only_held_out_labels_are_left(held_out):

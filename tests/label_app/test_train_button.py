@@ -162,15 +162,3 @@ def test_a_loss_that_is_not_finite_is_left_out(train, study, commands):
     commands('(out / "logs" / "train.csv").write_text("iteration,seconds,loss\\n1,1.0,nan\\n")')
     train({}, Store(study, {"scan_0": {}}))
     json.dumps(train.stats(), allow_nan=False)
-
-
-def test_one_label_makes_a_model_that_has_seen_all_other_scans(train, study):
-    from label_samples import TINY
-
-    train.settings = TINY
-    train({"max_iterations": 2}, Store(study, {"scan_3": {}}))
-    run = json.loads((train.model.folder / "current" / "run.json").read_text())
-    counts = {name: run["settings"][name] for name in ("labeled", "unlabeled", "validation")}
-    assert counts == {"labeled": 1, "unlabeled": 7, "validation": 0}
-    assert train.model.predictor()(study / "scan_7.nii.gz").label.shape == (18, 22, 20)
-    assert train.model.predictor("2")(study / "scan_7.nii.gz").label.shape == (18, 22, 20)
