@@ -37,6 +37,9 @@ def label(
         str | None,
         typer.Option(metavar="REGEX", help="What it finds in a scan's name is the subject, for the held-out scans."),
     ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the labelled scans that are not trained with. [0.2]")
+    ] = None,
 ) -> None:
     """Annotate with 3D Slicer, OHIF or QuPath: train on the labelled scans and all others while you label."""
     from semi_med import launch
@@ -55,5 +58,6 @@ def label(
         device=device,
         settings=dict(launch.parse_setting(text) for text in settings or ()),
         subject_pattern=subject_pattern,
+        held_out=held_out,
     )
     serve(request)

@@ -3,8 +3,8 @@
 `semi-med label` serves it too, and guards it.
 
 `--conf` takes: `bundles` (folders, separated by the system's path separator; by default cotrain_la), `work` (folder of
-the models, by default `semi_med` in the study), `iterations` (of a round), `device`, `subject_pattern`, and `settings`
-(JSON of a bundle's settings by name).
+the models, by default `semi_med` in the study), `iterations` (of a round), `device`, `subject_pattern`, `held_out` (share
+of the labelled subjects) and `settings` (JSON of a bundle's settings by name).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from semi_med.label_app.batch import BatchSegment
 from semi_med.label_app.choose import AtRandom, Disagree, HeldOutDice, MostDisagreed
 from semi_med.label_app.infer import Segment
 from semi_med.label_app.models import Bundle, Model, work_folder
-from semi_med.label_app.study import HeldOut
+from semi_med.label_app.study import HELD_OUT, HeldOut
 from semi_med.label_app.train import Train
 
 logger = logging.getLogger("semi_med.label")
@@ -45,7 +45,9 @@ class SemiMedApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.models = models_of(conf, studies)
         work = next(iter(self.models.values())).folder.parent
-        self.held_out = HeldOut(work / "held_out.json", conf.get("subject_pattern"))
+        self.held_out = HeldOut(
+            work / "held_out.json", conf.get("subject_pattern"), share=float(conf.get("held_out") or HELD_OUT)
+        )
         self.settings = json.loads(conf.get("settings") or "{}")
         self.iterations = int(conf["iterations"]) if conf.get("iterations") else None
         super().__init__(

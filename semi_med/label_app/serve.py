@@ -33,6 +33,7 @@ class Request:
         device: to predict and train on; None takes CUDA if there is one.
         settings: of the bundles, for every training.
         subject_pattern: finds the subject in a scan's name.
+        held_out: share of the labelled subjects that are validated with.
     """
 
     studies: str
@@ -47,6 +48,7 @@ class Request:
     device: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     subject_pattern: str | None = None
+    held_out: float | None = None
 
 
 def environment(request: Request) -> dict[str, str]:
@@ -75,6 +77,7 @@ def environment(request: Request) -> dict[str, str]:
         "device": request.device or "",
         "settings": json.dumps(dict(request.settings)) if request.settings else "",
         "subject_pattern": request.subject_pattern or "",
+        "held_out": "" if request.held_out is None else str(request.held_out),
     }
     path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
     return {

@@ -23,7 +23,7 @@ from semi_med.files import write_atomically
 from semi_med.inference.io import READ_SUFFIXES, read_label, write_label
 from semi_med.label_app.models import Bundle
 
-_HELD_OUT = 0.2  # share of the labelled scans that are validated with
+HELD_OUT = 0.2  # share of the labelled scans that are validated with
 _FEWEST = 2  # labelled scans that are trained with before one is held out
 FINAL = "final"  # MONAI Label's tag of what an annotator has submitted
 
@@ -53,10 +53,18 @@ class HeldOut:
         file: where the sides are kept.
         subject_pattern: finds the subject in a scan's name; without it each scan is one of its own, but for names
             after the BIDS scheme.
+        share: of subjects for validation, from 0 up to, but not including, 1.
+
+    Raises:
+        InputError: code SETTING.
     """
 
-    def __init__(self, file: Path, subject_pattern: str | None = None) -> None:
-        self.file = file
+    def __init__(self, file: Path, subject_pattern: str | None = None, *, share: float = HELD_OUT) -> None:
+        if not 0 <= share < 1:
+            raise InputError(
+                f"a share from 0 to less than 1 is wanted, got {share}", where="--held-out", code="SETTING"
+            )
+        self.file, self.share = file, share
         self.pattern = None if subject_pattern is None else pattern_of(subject_pattern)
 
     def split(self, labeled: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -66,7 +74,7 @@ class HeldOut:
         for subject in sorted({self._subject(name) for name in labeled}, key=_hash, reverse=True):
             if subject not in sides:
                 trained = sum(sides.get(self._subject(one)) == "training" for one in labeled)
-                drawn = _hash(subject) < _HELD_OUT and trained >= _FEWEST
+                drawn = _hash(subject) < self.share and trained >= _FEWEST
                 sides[subject] = "validation" if drawn else "training"
         if sides != known:
             write_atomically(self.file, json.dumps(sides, indent=2, ensure_ascii=False))

@@ -39,6 +39,10 @@ def test_about_a_fifth_is_held_out(held_out):
     assert sorted(training + validation) == sorted(scans(200))
 
 
+def test_nothing_is_held_out_where_that_is_not_wanted(tmp_path):
+    assert HeldOut(tmp_path / "sides.json", share=0.0).split(scans(50)) == (scans(50), [])
+
+
 def test_a_scan_stays_on_its_side_while_labels_arrive(held_out):
     sides: dict[str, str] = {}
     for count in range(1, 41):
