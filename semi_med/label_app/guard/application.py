@@ -273,9 +273,12 @@ class Guard:
             await self._offers.check_params(endpoint.params, ids, given)
             form.fields[name] = text if name == "client_id" else json_body(given).content.decode()
         _need_input(endpoint, query, has_file=any(name == "file" for name, _, _ in form.files))
+        if endpoint.method == "PUT" and endpoint.files and not form.files:
+            raise Refused(422, f"a file is wanted in the field {', '.join(endpoint.files)}", code="FORM")
         _name_the_image(endpoint, query, form.files)
         if form.files:
             await self._verify(endpoint, query, form)
+            query.pop("uncompress", None)  # what was packed is unpacked
         return form.written() if form.fields or form.files else Body()
 
     async def _verify(self, endpoint: Endpoint, query: Mapping[str, str], form: Any) -> None:
