@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError, ResourceError
-from semi_med.label_app.guard import check_start, guarded
+from semi_med.label_app.guard import SERVER, check_start, guarded
 from semi_med.label_app.models import Bundle
 
 HERE = Path(__file__).parent
@@ -112,7 +112,7 @@ def serve(request: Request) -> None:
         store=given["MONAI_LABEL_STUDIES"],
     )
     try:
-        uvicorn.run(served, host=request.host, port=request.port, access_log=False)
+        uvicorn.run(served, host=request.host, port=request.port, **SERVER)
     finally:
         for method in ("train", "scoring", "batch_infer"):
             AsyncTask.stop(method)

@@ -9,8 +9,8 @@ which files; `lanes` lets inferences wait for one another, `answers` and `replie
 puts them together. Only parsing a form needs Starlette: the rules can be tested without MONAI Label.
 """
 
-from semi_med.label_app.guard.access import check_start, new_token
+from semi_med.label_app.guard.access import SERVER, check_start, new_token
 from semi_med.label_app.guard.application import guarded
 from semi_med.label_app.guard.limits import Limits
 
-__all__ = ["Limits", "check_start", "guarded", "new_token"]
+__all__ = ["SERVER", "Limits", "check_start", "guarded", "new_token"]

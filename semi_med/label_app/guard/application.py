@@ -235,6 +235,13 @@ class Guard:
         else:
             if image and not await asyncio.to_thread(self.store.has, image):
                 raise Refused(404, "this image is not in the datastore", code="NOT_FOUND")
+            if image and Path(image).exists():  # the stock server would take that instead
+                raise Refused(
+                    409,
+                    "the folder in which the server was started has something of this image's name",
+                    fix="Start it in another folder.",
+                    code="NAME",
+                )
             return
         status, content = await self._ask(asked)
         if status != 200 or content in (b"{}", b"null"):
