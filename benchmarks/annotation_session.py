@@ -4,13 +4,13 @@
 
 <data> holds images/, labels/ and, if subjects have several scans, cases.csv (columns id, subject_group). It is split by
 subject with a fixed seed: scans that the model is measured on, which the server never stores, and a pool. For every
-method, strategy and seed a study is made of a draw of the pool and served with `semi-med label`; a client, MONAI Label's
-own, plays the annotator: it submits the experts' labels of two scans, presses Train, has the held-out scans segmented,
-asks for the next scan, submits its label, and so on. All cells of a seed begin with the same study and the same two
-labels. Nothing is held out by the server itself (`--held-out 0`), so that every label trains.
+method, strategy and seed a study is made of a draw of the pool and served with `semi-med label`. A client, MONAI
+Label's own, plays the annotator: it submits the experts' labels of two scans, presses Train, has the held-out scans
+segmented, asks for the next scan, submits its label, and so on. All cells of a seed begin with the same study and the
+same two labels. Nothing is held out by the server itself (`--held-out 0`), so that every label trains.
 
-Written: <output>/cells/<cell>.json for each finished cell (a cell that is there is not run again), rounds.csv with a row
-for each round of each cell, and table.md.
+Written: <output>/cells/<cell>.json for each finished cell (a cell that is there is not run again), rounds.csv with a
+row for each round of each cell, and table.md.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class Session:
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "semi_med.cli", "label", "--studies", self.folder / "study", "--held-out", 0]
         command += ["--bundle", self.bundle, "--port", port, "--iterations", self.options.iterations]
+        command += ["--links-to", self.data.resolve()]
         settings = {**SMALL.get(self.options.task, {}), **dict(one.split("=", 1) for one in self.options.set)}
         command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         if self.options.device:
@@ -182,7 +183,6 @@ class Session:
             "dice": round(statistics.fmean(dice), 4),
             "worst": round(min(dice), 4),
             "round_seconds": round(trained, 1),
-            "training_seconds": stats["seconds"] if "seconds" in stats else None,
             "seconds_a_scan": round((time.monotonic() - started) / len(dice), 2),
         }
 

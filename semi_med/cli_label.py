@@ -26,6 +26,9 @@ def label(
         list[str] | None, typer.Option("--origin", help="Web page of another server that may use it; repeatable.")
     ] = None,
     hosts: Annotated[list[str] | None, typer.Option("--name", help="Clients call this machine so; repeatable.")] = None,
+    outside: Annotated[
+        list[Path] | None, typer.Option("--links-to", help="Folder that links of the study may lead to; repeatable.")
+    ] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Updates of a training; by default the bundle's, at most 1000.")
     ] = None,
@@ -54,6 +57,7 @@ def label(
         token=token,
         origins=origins or (),
         hosts=hosts or (),
+        outside=outside or (),
         iterations=iterations,
         device=device,
         settings=dict(launch.parse_setting(text) for text in settings or ()),

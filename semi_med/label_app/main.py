@@ -2,9 +2,9 @@
 
 `semi-med label` serves it too, and guards it.
 
-`--conf` takes: `bundles` (folders, separated by the system's path separator; by default cotrain_la), `work` (folder of
-the models, by default `semi_med` in the study), `iterations` (of a round), `device`, `subject_pattern`, `held_out` (share
-of the labelled subjects) and `settings` (JSON of a bundle's settings by name).
+`--conf` takes `bundles` (folders, separated by the system's path separator; by default cotrain_la), `work` (folder of
+the models, by default `semi_med` in the study), `iterations` (of a round), `device`, `subject_pattern`, `held_out`
+(share of the labelled subjects) and `settings` (JSON of a bundle's settings by name).
 """
 
 from __future__ import annotations

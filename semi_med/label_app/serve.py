@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError, ResourceError
-from semi_med.label_app.guard import check_start, guarded
+from semi_med.label_app.guard import SERVER, check_start, guarded
 from semi_med.label_app.models import Bundle, is_remote, work_folder
 
 HERE = Path(__file__).parent
@@ -31,6 +31,7 @@ class Request:
         hosts: names beside the machine's own that clients call it by.
         iterations: of a round; by default the bundle's, at most 1000.
         device: to predict and train on; None takes CUDA if there is one.
+        outside: folders beside `studies` that links in it may lead to.
         settings: of the bundles, for every training.
         subject_pattern: finds the subject in a scan's name.
         held_out: share of the labelled subjects that are validated with.
@@ -44,6 +45,7 @@ class Request:
     token: str | None = field(default=None, repr=False)
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    outside: Sequence[Path] = ()
     iterations: int | None = None
     device: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +102,13 @@ def serve(request: Request) -> None:
     """
     require_monai_label()
     given = environment(request)
-    check_start(request.host, token=request.token, studies=given["MONAI_LABEL_STUDIES"], origins=request.origins)
+    check_start(
+        request.host,
+        token=request.token,
+        studies=given["MONAI_LABEL_STUDIES"],
+        origins=request.origins,
+        outside=request.outside,
+    )
     os.environ.update(given)
 
     import uvicorn
@@ -113,9 +121,10 @@ def serve(request: Request) -> None:
         origins=request.origins,
         hosts=request.hosts,
         store=given["MONAI_LABEL_STUDIES"],
+        outside=request.outside,
     )
     try:
-        uvicorn.run(served, host=request.host, port=request.port, access_log=False)
+        uvicorn.run(served, host=request.host, port=request.port, **SERVER)
     finally:
         for method in ("train", "scoring", "batch_infer"):
             AsyncTask.stop(method)

@@ -22,6 +22,14 @@ from semi_med.label_app.guard.store import Store
 
 SHORTEST_TOKEN = 16
 PUBLIC = ("/healthz", "/auth", "/auth/", "/auth/token")  # asked before a client has a token
+SERVER: Mapping[str, Any] = {  # of uvicorn.run
+    "ws": "none",
+    "proxy_headers": False,  # a client says of itself what it likes
+    "server_header": False,
+    "access_log": False,  # addresses hold names of cases
+    "h11_max_incomplete_event_size": 2**16,
+    "timeout_graceful_shutdown": 10,
+}
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")

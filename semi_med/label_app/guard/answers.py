@@ -92,7 +92,7 @@ def refusal_of_answer(status: int, body: bytes) -> Refused:
     codes = {404: "NOT_FOUND", 405: "METHOD", 422: "REQUEST", 429: "BUSY"}
     return Refused(
         status,
-        without_paths(detail).rstrip(".") if speakable else fallback,
+        without_paths(detail).removeprefix("<path>: ").rstrip(".") if speakable else fallback,
         code=codes.get(status, "INTERNAL" if status >= 500 else "REQUEST"),
     )
 

@@ -235,6 +235,13 @@ class Guard:
         else:
             if image and not await asyncio.to_thread(self.store.has, image):
                 raise Refused(404, "this image is not in the datastore", code="NOT_FOUND")
+            if image and Path(image).exists():  # the stock server would take that instead
+                raise Refused(
+                    409,
+                    "the folder in which the server was started has something of this image's name",
+                    fix="Start it in another folder.",
+                    code="NAME",
+                )
             return
         status, content = await self._ask(asked)
         if status != 200 or content in (b"{}", b"null"):
@@ -273,9 +280,12 @@ class Guard:
             await self._offers.check_params(endpoint.params, ids, given)
             form.fields[name] = text if name == "client_id" else json_body(given).content.decode()
         _need_input(endpoint, query, has_file=any(name == "file" for name, _, _ in form.files))
+        if endpoint.method == "PUT" and endpoint.files and not form.files:
+            raise Refused(422, f"a file is wanted in the field {', '.join(endpoint.files)}", code="FORM")
         _name_the_image(endpoint, query, form.files)
         if form.files:
             await self._verify(endpoint, query, form)
+            query.pop("uncompress", None)  # what was packed is unpacked
         return form.written() if form.fields or form.files else Body()
 
     async def _verify(self, endpoint: Endpoint, query: Mapping[str, str], form: Any) -> None:

@@ -31,6 +31,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "val_split": (-1, 0.9),
     "level": (0, 20),
     "min_poly_area": (0, 1e6),
+    "seed": (-1, 2**31),
     "slice": (-1, 100_000),
     "idx": (0, 65_535),
 }

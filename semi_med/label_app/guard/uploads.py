@@ -109,8 +109,6 @@ def _check_xml(path: Path) -> None:
 
 def _session_files(given: Sequence[tuple[str, Path]], *, most: int) -> list[Path]:
     """The files of a session: one image, or the slices of a DICOM series, also from a zip archive."""
-    if not given:
-        raise Refused(422, "a session needs its image", fix="Send it in the field `files`.", code="FORM")
     (name, path), single = given[0], len(given) == 1
     if single and name.lower().endswith(".zip"):
         return _unpacked(_named(path, ".zip"), most=most)
