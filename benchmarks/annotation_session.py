@@ -37,7 +37,7 @@ from monailabel.client import MONAILabelClient
 
 from semi_med.files import write_atomically
 from semi_med.inference.io import read_label
-from semi_med.label_app.models import Bundle
+from semi_med.label_app.models import Bundle, top_of
 from semi_med.metrics import write_csv
 from semi_med.recipes.compose import compose
 
@@ -46,13 +46,12 @@ SMALL = {  # a network and crops that a processor trains in seconds; the same fo
     "hippocampus": {
         "network_def#base_filters": "8",
         "network_def#levels": "3",
-        "crop_size": "[32,40,32]",
-        "stride": "[16,20,16]",
+        "crop_size": "[24,32,24]",
+        "stride": "[12,16,12]",
         "labeled_margin": "4",
         "max_shift": "[4,4,4]",
         "batch_size": "1",
         "unlabeled_batch_size": "1",
-        "amp": "true",
     },
 }
 
@@ -132,6 +131,8 @@ class Session:
         command += ["--bundle", self.bundle, "--port", port, "--iterations", self.options.iterations]
         command += ["--links-to", self.data.resolve()]
         settings = {**SMALL.get(self.options.task, {}), **dict(one.split("=", 1) for one in self.options.set)}
+        known = Bundle.read(self.bundle).settings
+        settings = {name: value for name, value in settings.items() if top_of(name) in known}
         command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         if self.options.device:
             command += ["--device", self.options.device]
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=2, help="labels between two trainings")
     parser.add_argument("--pool", type=int, default=40, help="scans of a study")
     parser.add_argument("--measured", type=int, default=20, help="scans that the model is measured on")
-    parser.add_argument("--iterations", type=int, default=100, help="updates of a training")
+    parser.add_argument("--iterations", type=int, default=150, help="updates of a training")
     parser.add_argument("--device", help="by default CUDA if there is one")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the bundle")
     options = parser.parse_args()

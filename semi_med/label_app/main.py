@@ -28,13 +28,12 @@ from semi_med.errors import InputError, ResourceError, SemiMedError
 from semi_med.label_app.batch import BatchSegment
 from semi_med.label_app.choose import AtRandom, Disagree, HeldOutDice, MostDisagreed
 from semi_med.label_app.infer import Segment
-from semi_med.label_app.models import Bundle, Model, work_folder
+from semi_med.label_app.models import DEFAULT_BUNDLE, Bundle, Model, check_settings, work_folder
 from semi_med.label_app.study import HELD_OUT, HeldOut
 from semi_med.label_app.train import Train
 
 logger = logging.getLogger("semi_med.label")
 
-_DEFAULT_BUNDLE = Path(__file__).parents[2] / "bundles" / "cotrain_la"
 _MOST_ITERATIONS = 1000  # of a round, where nothing is said: an annotator waits for it
 _STATUS = {"NO_MODEL": 409, "NO_LABELS": 409, "NO_CASES": 409, "BUSY": 409, "NOT_FOUND": 404}
 
@@ -49,6 +48,7 @@ class SemiMedApp(MONAILabelApp):
             work / "held_out.json", conf.get("subject_pattern"), share=float(conf.get("held_out") or HELD_OUT)
         )
         self.settings = json.loads(conf.get("settings") or "{}")
+        check_settings(self.settings, [model.bundle for model in self.models.values()])
         self.iterations = int(conf["iterations"]) if conf.get("iterations") else None
         super().__init__(
             app_dir=app_dir,
@@ -163,7 +163,7 @@ def models_of(conf: Mapping[str, str], studies: str) -> dict[str, Model]:
     Raises:
         InputError: one cannot be used, or two have one name.
     """
-    folders = [Path(one) for one in (conf.get("bundles") or str(_DEFAULT_BUNDLE)).split(os.pathsep) if one]
+    folders = [Path(one) for one in (conf.get("bundles") or str(DEFAULT_BUNDLE)).split(os.pathsep) if one]
     work = work_folder(studies, conf.get("work"))
     models: dict[str, Model] = {}
     for folder in folders:

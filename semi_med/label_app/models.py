@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from semi_med.errors import InputError
 if TYPE_CHECKING:
     from semi_med.inference.predictor import Predictor
 
+DEFAULT_BUNDLE = Path(__file__).parents[2] / "bundles" / "cotrain_la"
 _KEPT = 3  # rounds whose models stay on the disk
 
 
@@ -34,6 +36,7 @@ class Bundle:
         needs_unlabeled: whether the method learns from unlabelled scans.
         description: of the method and the task.
         iterations: that the bundle trains for by itself.
+        settings: names of what can be set for its training.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class Bundle:
     needs_unlabeled: bool
     description: str
     iterations: int
+    settings: frozenset[str]
 
     @classmethod
     def read(cls, folder: str | Path) -> Bundle:
@@ -68,6 +72,7 @@ class Bundle:
                 needs_unlabeled=bool(train["needs_unlabeled"]),
                 description=str(metadata["description"]),
                 iterations=int(train["max_iterations"]),
+                settings=frozenset(train),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -81,6 +86,25 @@ class Bundle:
     def labels(self) -> dict[str, int]:
         """The number that label files have for each structure, by name; the background is none."""
         return dict(zip(self.classes[1:], self.values[1:], strict=True))
+
+
+def check_settings(settings: Mapping[str, Any], bundles: Sequence[Bundle]) -> None:
+    """Refuses settings that none of the bundles has; each bundle takes those that it has.
+
+    Raises:
+        InputError: code SETTING, with the nearest name that there is.
+    """
+    known = sorted(frozenset().union(*(bundle.settings for bundle in bundles)))
+    for name in settings:
+        if top_of(name) not in known:
+            near = difflib.get_close_matches(top_of(name), known, n=1)
+            fix = f"Did you mean --set {near[0]}?" if near else "See docs/README.md of the bundle."
+            raise InputError(f"there is no setting {name}", where="--set", fix=fix, code="SETTING")
+
+
+def top_of(name: str) -> str:
+    """`network_def` of `network_def#base_filters`."""
+    return name.replace("::", "#").partition("#")[0]
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

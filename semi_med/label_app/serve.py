@@ -11,7 +11,7 @@ from typing import Any
 
 from semi_med.errors import InputError, ResourceError
 from semi_med.label_app.guard import SERVER, check_start, guarded
-from semi_med.label_app.models import Bundle, is_remote, work_folder
+from semi_med.label_app.models import DEFAULT_BUNDLE, Bundle, check_settings, is_remote, work_folder
 
 HERE = Path(__file__).parent
 
@@ -70,8 +70,8 @@ def environment(request: Request) -> dict[str, str]:
                 code="NOT_FOUND",
             )
         studies = str(Path(studies).resolve())
-    for folder in request.bundles:
-        Bundle.read(folder)
+    bundles = [Bundle.read(folder) for folder in request.bundles or (DEFAULT_BUNDLE,)]
+    check_settings(request.settings, bundles)
     conf = {
         "bundles": os.pathsep.join(str(Path(folder).absolute()) for folder in request.bundles),
         "work": "" if request.work is None else str(work),

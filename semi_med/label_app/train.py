@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from semi_med import launch
 from semi_med.errors import InputError, ResourceError, TrainingError
 from semi_med.files import write_atomically
-from semi_med.label_app.models import Model
+from semi_med.label_app.models import Model, top_of
 from semi_med.label_app.study import HeldOut, Sections, check_enough, sections_of, write_round
 
 logger = logging.getLogger("semi_med.label")
@@ -38,7 +38,7 @@ class Train(TrainTask):
     Args:
         model: that is trained.
         held_out: which labelled scans are not trained with.
-        settings: of the bundle, by name, for every round.
+        settings: of bundles, by name, for every round; those that this one has are taken.
         iterations: of a round, where the client does not say.
     """
 
@@ -102,7 +102,7 @@ class Train(TrainTask):
         return wishes
 
     def _settings(self, wishes: Mapping[str, Any], data_list: Path, folder: Path) -> dict[str, Any]:
-        iterations = wishes["max_iterations"]
+        iterations, bundle = wishes["max_iterations"], self.model.bundle
         weights = self.model.weights() if wishes["start_from_last_model"] else None
         own: dict[str, Any] = {
             "dataset_dir": data_list.parent,
@@ -118,7 +118,7 @@ class Train(TrainTask):
         }
         if self.model.device is not None:
             own["device"] = self.model.device
-        return {**own, **self.settings}
+        return {**own, **{key: value for key, value in self.settings.items() if top_of(key) in bundle.settings}}
 
     def _run(self, command: list[str], folder: Path, lock: int) -> None:
         """Runs the training to its end; whatever ends this process's wait ends the training too."""

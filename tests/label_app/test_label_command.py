@@ -42,6 +42,11 @@ def test_others_may_not_reach_it_without_a_token(call, tmp_path):
     assert (code, "without a token the server listens on this machine only" in text) == (2, True)
 
 
+def test_a_setting_that_no_bundle_has_is_refused_at_the_start(call, tmp_path, bundle_folder):
+    code, text = call("--studies", tmp_path, "--bundle", bundle_folder, "--set", "crop_sise=[8,8,8]")
+    assert (code, "there is no setting crop_sise. Did you mean --set crop_size?" in text) == (2, True)
+
+
 def test_a_study_that_is_not_there_is_named(call, tmp_path):
     code, text = call("--studies", tmp_path / "gone")
     assert code == 2

@@ -79,6 +79,14 @@ def test_an_impossible_number_of_iterations_is_refused_before_anything_is_writte
     assert train.model.rounds() == []
 
 
+def test_a_bundle_takes_the_settings_that_it_has(train, study, commands):
+    seen = commands()
+    train.settings = {"network_def#base_filters": "4", "unlabeled_batch_size": "1", "not_of_this_one": "1"}
+    train({}, Store(study, {"scan_0": {}}))
+    assert (seen[0]["network_def#base_filters"], seen[0]["unlabeled_batch_size"]) == ("4", "1")
+    assert "not_of_this_one" not in seen[0]
+
+
 def test_training_can_start_from_the_last_model(train, study, commands):
     seen = commands()
     store = Store(study, {"scan_0": {}})
