@@ -186,37 +186,36 @@ def _suffix(path: Path) -> str:
 
 def _copy_label(folder: Path, name: str, datastore: Any, bundle: Bundle) -> str:
     source = Path(datastore.get_label_uri(name, FINAL))
-    info = datastore.get_label_info(name, FINAL) or {}
+    names = _names_in(datastore.get_label_info(name, FINAL) or {})
     target = folder / "labels" / f"{name}{_suffix(source)}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    changed = renumbering(info, bundle, where=source)
-    if changed:
-        scan = read_label(source, flat=bundle.dimensions == 2)
-        target = target.with_name(f"{name}{'.png' if target.name.endswith('.png') else '.nii.gz'}")
-        write_label(target, _renumber(scan.array, changed), affine=scan.affine, axes=scan.axes)
-    else:
+    if not names:
         shutil.copyfile(source, target)
+        return f"labels/{target.name}"
+    scan = read_label(source, flat=bundle.dimensions == 2)
+    there = set(np.unique(scan.array).tolist()) - {0}
+    numbers = numbers_of({old: one for old, one in names.items() if old in there}, bundle, where=f"label of {name}")
+    target = target.with_name(f"{name}{'.png' if target.name.endswith('.png') else '.nii.gz'}")
+    write_label(target, _renumber(scan.array, numbers), affine=scan.affine, axes=scan.axes)
     return f"labels/{target.name}"
 
 
-def renumbering(info: Mapping[str, Any], bundle: Bundle, *, where: Path) -> dict[int, int]:
-    """What the numbers of a label must become, from the names that the client sent with it (`label_info`).
+def _names_in(info: Mapping[str, Any]) -> dict[int, str]:
+    """What a client said of a label's numbers: 3D Slicer numbers segments as they lie in its list."""
+    sent = info.get("label_info")
+    entries = [one for one in sent if isinstance(one, Mapping)] if isinstance(sent, list) else []
+    return {one["idx"]: str(one.get("name", "")) for one in entries if isinstance(one.get("idx"), int)}
 
-    3D Slicer numbers segments in the order in which they lie in its list, which need not be the bundle's.
 
-    Returns:
-        Old number to new; nothing where the names agree with the bundle's numbers, or were not sent.
+def numbers_of(names: Mapping[int, str], bundle: Bundle, *, where: str) -> dict[int, int]:
+    """The bundle's numbers for those of a label, by the names of its structures, in whatever case.
 
     Raises:
         InputError: code LABEL_VALUES, a name is none of the bundle's.
     """
-    sent = info.get("label_info") or ()
-    known = {name.lower(): value for name, value in bundle.labels.items()}
+    known = {name.lower(): value for name, value in zip(bundle.classes, bundle.values, strict=True)}
     found: dict[int, int] = {}
-    for entry in sent if isinstance(sent, list) else ():
-        name, number = str(entry.get("name", "")), entry.get("idx")
-        if not isinstance(number, int) or name.lower() == bundle.classes[0].lower():
-            continue
+    for number, name in names.items():
         if name.lower() not in known:
             raise InputError(
                 f"the label has a structure {name!r}, the model knows {', '.join(bundle.labels)}",
@@ -225,7 +224,7 @@ def renumbering(info: Mapping[str, Any], bundle: Bundle, *, where: Path) -> dict
                 code="LABEL_VALUES",
             )
         found[number] = known[name.lower()]
-    return found if any(old != new for old, new in found.items()) else {}
+    return found
 
 
 def _renumber(label: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:

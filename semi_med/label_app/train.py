@@ -127,11 +127,11 @@ class Train(TrainTask):
         with log.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=(lock,))
         try:
-            told = 0.0
+            told, said = 0.0, ""
             while process.poll() is None:
                 time.sleep(_POLL)
-                if time.monotonic() - told > _TELL and (line := _progress(folder)):
-                    told = time.monotonic()
+                if time.monotonic() - told > _TELL and (line := _progress(folder)) != said:
+                    told, said = time.monotonic(), line
                     logger.info(line)
         finally:
             if process.poll() is None:

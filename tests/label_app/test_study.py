@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,7 @@ from label_samples import AFFINE, Store, draw, write_study
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError
 from semi_med.label_app.models import Bundle
-from semi_med.label_app.study import HeldOut, Sections, check_enough, renumbering, sections_of, write_round
+from semi_med.label_app.study import HeldOut, Sections, check_enough, numbers_of, sections_of, write_round
 
 SENT = [{"name": "posterior hippocampus", "idx": 1}, {"name": "Anterior Hippocampus", "idx": 2}]
 
@@ -119,15 +121,29 @@ def test_structures_are_known_by_their_names_and_not_by_their_order(model, study
     assert np.array_equal(found, np.array([0, 2, 1], np.uint8)[draw(0)[1]])
 
 
-def test_names_that_agree_with_the_numbers_change_nothing(model, tmp_path):
-    agreeing = [{"name": "background", "idx": 0}, {"name": "anterior hippocampus", "idx": 1}]
-    assert renumbering({"label_info": agreeing}, model.bundle, where=tmp_path) == {}
-    assert renumbering({}, model.bundle, where=tmp_path) == {}
+@pytest.mark.parametrize("sent", [None, [], "names", [1, {"name": "tumour"}, {"idx": "1"}]])
+def test_a_label_without_names_is_taken_as_it_is(model, study, held_out, tmp_path, sent):
+    store = Store(study, {"scan_0": {"label_info": sent}})
+    write_round(tmp_path / "data", store, sections_of(store, held_out), bundle=model.bundle)
+    kept = (tmp_path / "data" / "labels" / "scan_0.nii.gz").read_bytes()
+    assert kept == Path(store.get_label_uri("scan_0", "final")).read_bytes()
 
 
-def test_a_structure_that_the_model_does_not_know_is_named(model, tmp_path):
-    with pytest.raises(InputError, match="'tumour', the model knows anterior hippocampus, posterior hippocampus"):
-        renumbering({"label_info": [{"name": "tumour", "idx": 1}]}, model.bundle, where=tmp_path)
+def test_a_structure_that_the_model_does_not_know_is_named(model, study, held_out, tmp_path):
+    store = Store(study, {"scan_0": {"label_info": [*SENT[:1], {"name": "tumour", "idx": 2}]}})
+    with pytest.raises(InputError, match=r"label of scan_0.*'tumour', the model knows anterior hippocampus, posterior"):
+        write_round(tmp_path / "data", store, sections_of(store, held_out), bundle=model.bundle)
+
+
+def test_a_name_of_which_the_label_has_no_voxel_does_not_matter(model, study, held_out, tmp_path):
+    store = Store(study, {"scan_0": {"label_info": [*SENT, {"name": "scratch", "idx": 3}]}})
+    write_round(tmp_path / "data", store, sections_of(store, held_out), bundle=model.bundle)
+
+
+def test_names_give_the_numbers_that_the_label_files_of_the_bundle_have(model):
+    bundle = dataclasses.replace(model.bundle, values=(0, 100, 200))
+    names = {1: "Posterior Hippocampus", 2: "anterior hippocampus", 3: "background"}
+    assert numbers_of(names, bundle, where="x") == {1: 200, 2: 100, 3: 0}
 
 
 def test_without_a_label_the_person_is_told_what_to_do(model):
