@@ -28,7 +28,7 @@ from semi_med.errors import InputError, ResourceError, SemiMedError
 from semi_med.label_app.batch import BatchSegment
 from semi_med.label_app.choose import AtRandom, Disagree, HeldOutDice, MostDisagreed
 from semi_med.label_app.infer import Segment
-from semi_med.label_app.models import DEFAULT_BUNDLE, Bundle, Model, check_settings, work_folder
+from semi_med.label_app.models import check_settings, models_of
 from semi_med.label_app.study import HELD_OUT, HeldOut
 from semi_med.label_app.train import Train
 
@@ -42,7 +42,8 @@ class SemiMedApp(MONAILabelApp):
     """Every bundle is a model that segments, trains, and chooses the next scan."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        self.models = models_of(conf, studies)
+        folders = [Path(one) for one in (conf.get("bundles") or "").split(os.pathsep) if one]
+        self.models = models_of(folders, studies, work=conf.get("work"), device=conf.get("device"))
         work = next(iter(self.models.values())).folder.parent
         self.held_out = HeldOut(
             work / "held_out.json", conf.get("subject_pattern"), share=float(conf.get("held_out") or HELD_OUT)
@@ -155,24 +156,6 @@ class SemiMedApp(MONAILabelApp):
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is downloaded."""
-
-
-def models_of(conf: Mapping[str, str], studies: str) -> dict[str, Model]:
-    """The bundles that `--conf bundles` names, by the names of their folders.
-
-    Raises:
-        InputError: one cannot be used, or two have one name.
-    """
-    folders = [Path(one) for one in (conf.get("bundles") or str(DEFAULT_BUNDLE)).split(os.pathsep) if one]
-    work = work_folder(studies, conf.get("work"))
-    models: dict[str, Model] = {}
-    for folder in folders:
-        bundle = Bundle.read(folder)
-        name = bundle.folder.name
-        if name in models:
-            raise InputError(f"two bundles are called {name}", where=folder, fix="Rename one.", code="SETTING")
-        models[name] = Model(name, bundle, work / name, conf.get("device") or None)
-    return models
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from semi_med.bundle_settings import merged
 from semi_med.errors import InputError
+from semi_med.label_app.guard.store import is_id
 
 if TYPE_CHECKING:
     from semi_med.inference.predictor import Predictor
@@ -259,3 +260,29 @@ class Model:
                 shutil.rmtree(old, ignore_errors=True)  # stopped, or failed
         for old in [one for one in self.rounds() if one < finished][: -_KEPT + 1]:
             shutil.rmtree(old / "models", ignore_errors=True)
+
+
+def models_of(
+    bundles: Sequence[Path], studies: str, *, work: str | Path | None = None, device: str | None = None
+) -> dict[str, Model]:
+    """A model for each bundle, by the name of its folder.
+
+    Args:
+        bundles: folders; none for `DEFAULT_BUNDLE`.
+        studies: folder of the scans, or the address of a DICOMweb server.
+        work: folder of the models, see `work_folder`.
+        device: to predict and train on; None takes CUDA if there is one.
+
+    Raises:
+        InputError: one cannot be used or has a name that no request can have, or two have one name.
+    """
+    place, models = work_folder(studies, work), {}
+    for folder in bundles or (DEFAULT_BUNDLE,):
+        bundle = Bundle.read(folder)
+        name = bundle.folder.name
+        if not is_id(name) or name in models:
+            problem = f"two bundles are called {name}" if name in models else f"no request can ask for {name!r}"
+            fix = "Rename its folder: letters, digits and . _ - only, each name once."
+            raise InputError(problem, where=folder, fix=fix, code="SETTING")
+        models[name] = Model(name, bundle, place / name, device or None)
+    return models

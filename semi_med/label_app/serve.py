@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError, ResourceError
+from semi_med.inference.io import READ_SUFFIXES
 from semi_med.label_app.guard import SERVER, check_start, guarded
-from semi_med.label_app.models import DEFAULT_BUNDLE, Bundle, check_settings, is_remote, work_folder
+from semi_med.label_app.models import check_settings, is_remote, models_of, work_folder
 
 HERE = Path(__file__).parent
+_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix != ".mhd")  # its voxels are in another file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,8 @@ def environment(request: Request) -> dict[str, str]:
                 code="NOT_FOUND",
             )
         studies = str(Path(studies).resolve())
-    bundles = [Bundle.read(folder) for folder in request.bundles or (DEFAULT_BUNDLE,)]
-    check_settings(request.settings, bundles)
+    models = models_of(request.bundles, studies, work=request.work)
+    check_settings(request.settings, [model.bundle for model in models.values()])
     conf = {
         "bundles": os.pathsep.join(str(Path(folder).absolute()) for folder in request.bundles),
         "work": "" if request.work is None else str(work),
@@ -87,6 +90,7 @@ def environment(request: Request) -> dict[str, str]:
         "MONAI_LABEL_STUDIES": studies,
         "MONAI_LABEL_APP_CONF": json.dumps({key: value for key, value in conf.items() if value}),
         "MONAI_LABEL_SERVER_PORT": str(request.port),
+        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in _SUFFIXES]),
         "MONAI_LABEL_SESSION_PATH": str(work / "sessions"),
         "MONAI_ZOO_SOURCE": "local",
         "PYTHONPATH": path,  # of the processes that it starts, which wants this variable to be there
@@ -111,9 +115,11 @@ def serve(request: Request) -> None:
     )
     os.environ.update(given)
 
+    import psutil
     import uvicorn
     from monailabel.app import app
     from monailabel.utils.async_tasks.task import AsyncTask
+    from monailabel.utils.async_tasks.utils import background_executors
 
     served = guarded(
         TrainingChecked(app),
@@ -126,8 +132,10 @@ def serve(request: Request) -> None:
     try:
         uvicorn.run(served, host=request.host, port=request.port, **SERVER)
     finally:
-        for method in ("train", "scoring", "batch_infer"):
-            AsyncTask.stop(method)
+        for method, waiting in background_executors.items():
+            waiting.shutdown(wait=False, cancel_futures=True)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                AsyncTask.stop(method)
 
 
 class TrainingChecked:

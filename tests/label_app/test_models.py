@@ -7,7 +7,7 @@ import json
 import pytest
 
 from semi_med.errors import InputError
-from semi_med.label_app.models import Bundle, Model
+from semi_med.label_app.models import Bundle, Model, models_of
 
 
 def finish(model: Model) -> str:
@@ -90,6 +90,14 @@ def test_a_flat_bundle_with_numbers_of_its_own_is_understood(tmp_path):
     found = Bundle.read(folder)
     assert (found.dimensions, found.values) == (2, (0, 255))
     assert list(found.labels.values()) == [255]
+
+
+def test_a_model_has_a_name_that_requests_can_have_and_of_its_own(bundle_folder, tmp_path):
+    (tmp_path / "my bundle").symlink_to(bundle_folder)
+    with pytest.raises(InputError, match="no request can ask for 'my bundle'"):
+        models_of([tmp_path / "my bundle"], str(tmp_path))
+    with pytest.raises(InputError, match="two bundles are called cotrain_hippocampus"):
+        models_of([bundle_folder, bundle_folder], str(tmp_path))
 
 
 def test_a_folder_that_is_no_bundle_is_refused_with_what_is_missing(tmp_path):
