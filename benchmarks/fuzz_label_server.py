@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--big", action="store_true", help="stream more than 2 GiB at an upload")
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         place = Path(folder).resolve()
         study, canary = lay_out(place, arguments.images)
         before = contents(place)
