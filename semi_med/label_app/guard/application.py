@@ -273,7 +273,8 @@ class Guard:
             _need_input(endpoint, query, has_file=False)
             return json_body(given)
         if endpoint.files:
-            self._temporary.check_room(*([] if self.store.remote else [self.store.root]))
+            known = int(headers.get("content-length", "0"))  # `arriving` has seen that it is a number
+            self._temporary.check_room(*([] if self.store.remote else [self.store.root]), announced=known)
         form = await read_form(pieces, headers, endpoint, folder=folder, limits=self.limits)
         for name, text in form.fields.items():
             given = {"client_id": text} if name == "client_id" else rules.parse_json(text or "{}")
