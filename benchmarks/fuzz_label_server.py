@@ -42,7 +42,7 @@ from semi_med.inference.io import nifti_bytes, read_label  # noqa: E402
 from tests.corpus.label_requests import Requests, judge, send  # noqa: E402
 
 MARK = "JaneDoe"
-START_SECONDS = 120
+START_SECONDS = 300
 _UNGUARDED = """
 import semi_med.label_app.serve as serve
 serve.guarded = lambda app, **choices: app

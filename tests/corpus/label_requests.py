@@ -93,6 +93,7 @@ class Requests:
         self.kinds: tuple[Callable[[], Asked], ...] = (
             self.bad_id,
             self.bad_id,
+            self.bad_place,
             self.bad_query,
             self.bad_json,
             self.bad_setting,
@@ -122,6 +123,28 @@ class Requests:
         text = self.random.choice((*TRAVERSALS, self.canary))
         write = self.random.choice((quote, _quoted, lambda t: _quoted(_quoted(t)), _plain))
         return Asked("id", (method, target.replace("{case}", self.case).replace("{}", write(text))))
+
+    def bad_place(self) -> Asked:
+        """A sound scan for a place where nothing may be written, or an inference on a file of another place."""
+        outside = self.canary.rpartition("/")[0]
+        name = self.random.choice(("../planted", "../outside/planted", f"{outside}/planted", "labels/../../planted"))
+        tag = self.random.choice(("../..", "../../../outside", outside))
+        return self.random.choice(
+            (
+                lambda: self._form("place", "PUT", f"/datastore/image?image={_quoted(name)}", self._sound("file")),
+                lambda: self._form("place", "PUT", "/datastore/image", self._sound("file", f"../{name}.nii.gz")),
+                lambda: self._form(
+                    "place", "PUT", f"/datastore/label?image={self.case}&tag={_quoted(tag)}", self._sound("label")
+                ),
+                lambda: self._form(
+                    "place",
+                    "POST",
+                    f"/infer/{self.model}?image={self.case}",
+                    [("params", None, json.dumps({"image": self.canary}).encode())],
+                ),
+                lambda: Asked("place", ("POST", f"/infer/{self.model}?image={_quoted(self.canary)}")),
+            )
+        )()
 
     def bad_query(self) -> Asked:
         """Words that are not taken, or are there twice, or hold nonsense."""
@@ -296,6 +319,9 @@ class Requests:
             body += head.encode() + content + b"\r\n"
         header = ("Content-Type", "multipart/form-data; boundary=limit")
         return Asked(kind, (method, target), [header], [body + b"--limit--\r\n"])
+
+    def _sound(self, name: str, filename: str = "a.nii.gz") -> list[tuple[str, str | None, bytes]]:
+        return [(name, filename, self.image)]
 
     def _damaged(self) -> tuple[str, bytes, bool]:
         """A file's name, its content, and whether it may still be sound."""

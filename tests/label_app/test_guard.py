@@ -378,6 +378,21 @@ def test_a_label_fits_its_image(ask, forms):
     assert (fraction.status, fraction.code) == (422, "LABEL_VALUES")
 
 
+@pytest.mark.parametrize(
+    ("image", "label", "status"),
+    [
+        ((6, 5), (6, 5), 200),
+        ((6, 5, 1, 3), (6, 5, 1, 3), 200),
+        ((6, 5, 1, 3), (6, 5, 1), 200),
+        ((6, 5), (6, 5, 2), 422),
+    ],
+)
+def test_a_label_of_something_flat_fits_too(ask, forms, store, image, label, status):
+    (store / "flat.nii.gz").write_bytes(image_bytes(shape=image))
+    answer = ask.form("PUT", "/datastore/label?image=flat", [("label", "x.nii.gz", label_bytes(label))])
+    assert answer.status == status
+
+
 def test_annotations_of_qupath_define_no_entities(ask, forms):
     fine = b"<?xml version='1.0'?><ASAP_Annotations/>"
     bad = b"<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><x>&a;</x>"
