@@ -91,7 +91,7 @@ def label_bytes(shape: tuple[int, ...] = SHAPE) -> bytes:
     import gzip
 
     array = np.zeros(shape, np.uint8)
-    array[1:3, 1:3, 1:3] = 1
+    array[tuple(slice(1, 3) for _ in shape)] = 1
     return gzip.compress(nifti_bytes(array, AFFINE), 1, mtime=0)
 
 

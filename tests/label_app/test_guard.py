@@ -378,6 +378,21 @@ def test_a_label_fits_its_image(ask, forms):
     assert (fraction.status, fraction.code) == (422, "LABEL_VALUES")
 
 
+@pytest.mark.parametrize(
+    ("image", "label", "status"),
+    [
+        ((6, 5), (6, 5), 200),
+        ((6, 5, 1, 3), (6, 5, 1, 3), 200),
+        ((6, 5, 1, 3), (6, 5, 1), 200),
+        ((6, 5), (6, 5, 2), 422),
+    ],
+)
+def test_a_label_of_something_flat_fits_too(ask, forms, store, image, label, status):
+    (store / "flat.nii.gz").write_bytes(image_bytes(shape=image))
+    answer = ask.form("PUT", "/datastore/label?image=flat", [("label", "x.nii.gz", label_bytes(label))])
+    assert answer.status == status
+
+
 def test_annotations_of_qupath_define_no_entities(ask, forms):
     fine = b"<?xml version='1.0'?><ASAP_Annotations/>"
     bad = b"<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><x>&a;</x>"
@@ -432,6 +447,16 @@ def test_a_hostile_archive_is_refused(ask, forms, members):
     assert ask.stub.asked == []
 
 
+def test_an_archive_whose_list_would_fill_the_memory_is_refused_before_it_is_read(ask, forms, monkeypatch):
+    import zipfile
+
+    content = zipped({f"{number}.dcm": b"" for number in range(50)})
+    monkeypatch.setattr("semi_med.inference.dicom_files.MAX_DIRECTORY", 1000)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("the list is read"))
+    answer = ask.form("PUT", "/session/?uncompress=true", [("files", "a.zip", content)])
+    assert (answer.status, answer.code) == (422, "ARCHIVE")
+
+
 def test_an_archive_of_one_scan_is_passed_on_unpacked(ask, forms):
     content = zipped({"Doe^Jane.nii.gz": image_bytes()})
     assert ask.form("PUT", "/session/?uncompress=true", [("files", "Doe.zip", content)]).status == 200
@@ -456,6 +481,8 @@ def test_nothing_is_left_of_an_upload(ask, forms):
         (InputError("the scan is cut off", where="/home/jane/Doe.nii", fix="Copy /home/jane again."), 422),
         (MemoryError("/home/jane"), 503),
         (TimeoutError(), 504),
+        (OSError(24, "too many open files", "/home/jane"), 503),
+        (OSError(28, "no space left", "/home/jane"), 507),
         (RuntimeError("dictionary changed size during iteration"), 503),
         (type("ImageNotFoundException", (Exception,), {})("Image Doe not found"), 404),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import socket
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from guard_samples import MAIN, SHAPE, TOKEN, image_bytes, label_bytes, serving,
 
 from semi_med.inference.io import read_label
 from semi_med.label_app.guard import Limits, guarded
+from tests.corpus.label_requests import Requests, judge, send
 
 MODEL = "threshold"
 
@@ -184,6 +187,38 @@ def test_nothing_stays_in_the_folder_of_temporary_files(server):
     while list(folder.iterdir()) and time.monotonic() < deadline:
         ask(server, "GET", "/healthz")
     assert list(folder.iterdir()) == []
+
+
+def test_malformed_requests_end_in_a_sentence(server, studies):
+    canary = studies.parent / "JaneDoe.nii.gz"
+    canary.write_bytes(image_bytes())
+    os.utime(canary, (0, time.time()))
+    address = ("127.0.0.1", int(server.rsplit(":", 1)[1]))
+    requests = Requests(1, model=MODEL, case="case_0", image=image_bytes(), canary=str(canary))
+    faults = []
+    for asked in itertools.islice(requests, 200):
+        forbidden = tuple(word for word in (b"/tmp", b"JaneDoe", b"Traceback") if word.decode() not in asked.start[1])
+        status, head, body = send(asked, address)
+        if fault := judge(asked, status, head, body, forbidden=forbidden):
+            faults.append((fault, asked.kind, asked.start, status, body[:200]))
+    assert faults == []
+    assert canary.stat().st_atime < 1  # never read
+
+
+def test_clients_that_leave_cost_nothing(server):
+    address = ("127.0.0.1", int(server.rsplit(":", 1)[1]))
+    body = b'--b\r\nContent-Disposition: form-data; name="params"\r\n\r\n{"threshold": 0.99}\r\n--b--\r\n'
+    head = f"POST /infer/{MODEL}?image=case_0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    for _ in range(6):
+        with socket.create_connection(address) as connection:
+            connection.sendall(head.encode() + body)
+            time.sleep(0.01)
+    deadline = time.monotonic() + 10
+    while (seen := ask(server, "GET", "/queue").json())["running"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (seen["running"], seen["waiting"]) == (0, 0)
+    assert ask(server, "POST", f"/infer/{MODEL}?image=case_0&output=image").status_code == 200
 
 
 def test_the_login_of_slicer_and_qupath_takes_the_token_as_password(stock, tmp_path):

@@ -180,11 +180,16 @@ class Access:
         """Whether this is the token; takes equally long for every wrong one of its length."""
         return self.token is not None and hmac.compare_digest(given.strip().encode(), self.token.encode())
 
+    def is_far(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+        """Whether a client is on another machine, to which paths of this one say nothing."""
+        peer = scope.get("client")
+        return bool(peer and not is_loopback(peer[0])) or any(name in headers for name in _FORWARDED)
+
     def _check_peer(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         if self.token is not None:
             return
         peer = scope.get("client")
-        if peer and not is_loopback(peer[0]) and peer[0] != "testclient":
+        if peer and not is_loopback(peer[0]):
             raise Refused(403, "without a token this server serves its own machine only", code="LOOPBACK")
         if any(name in headers for name in _FORWARDED):
             raise Refused(403, "behind a proxy this server needs a token", fix="Start it with one.", code="LOOPBACK")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import json
 import re
 from collections.abc import Sequence
@@ -10,6 +11,12 @@ from typing import Any
 
 from semi_med.errors import InputError, ResourceError, SemiMedError, root_cause
 
+_OUT = {
+    errno.EMFILE: (503, "the server has too many files open"),
+    errno.ENFILE: (503, "the server has too many files open"),
+    errno.ENOSPC: (507, "the server's disk is full"),
+    errno.EDQUOT: (507, "the server's disk is full"),
+}
 HELD = 2**16  # bytes of an error's body that are looked at
 _PATH = re.compile(r"""(?<![\w.<])(?:file:/*|[A-Za-z]:)?[\\/]{1,2}[^\s'"<>|:;,()\[\]{}]*[^\s'"<>|:;,()\[\]{}.]""")
 _SPEAKABLE = re.compile(r"[^\x00-\x1f\x7f]{1,400}")
@@ -65,6 +72,8 @@ def refusal_of(error: BaseException) -> Refused:
             return Refused(status, problem, code="NOT_FOUND" if status == 404 else "REQUEST")
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return Refused(503, "there was not enough memory for this request", fix="Try a smaller one.", code="MEMORY")
+    if isinstance(error, OSError) and error.errno in _OUT:
+        return Refused(*_OUT[error.errno], code="BUSY" if error.errno != errno.ENOSPC else "DISK_FULL")
     if isinstance(error, TimeoutError | concurrent.futures.TimeoutError):
         return Refused(504, "this took longer than the server allows", code="TIMEOUT")
     if isinstance(error, RuntimeError) and str(error).startswith("File at path"):  # Starlette, of a folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.label_app.guard import params as rules
-from semi_med.label_app.guard.access import Access, check_origins, check_token, is_loopback, preflight_headers
+from semi_med.label_app.guard.access import Access, check_origins, check_token, preflight_headers
 from semi_med.label_app.guard.answers import Refused, refusal_of
 from semi_med.label_app.guard.bodies import Body, Receive, arriving, json_body, read_form, read_json
 from semi_med.label_app.guard.endpoints import Endpoint, check_query, find_endpoint, query_of
@@ -123,13 +123,13 @@ class Guard:
     # ---- one request -----------------------------------------------------------------------------------------------
 
     async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        peer = scope.get("client")
-        reply = Reply(send, head=scope["method"] == "HEAD", far=bool(peer and not is_loopback(peer[0])))
+        reply = Reply(send, head=scope["method"] == "HEAD")
         self._active += 1
         try:
             if self._active > self.limits.requests:
                 raise Refused(503, "too many requests at once", code="BUSY", headers=[("retry-after", "5")])
             headers = _headers(scope)
+            reply.far = self.access.is_far(scope, headers)
             reply.extra = self.access.admit(scope, headers)
             if not await self._own(scope, headers, receive, reply):
                 await self._passed_on(scope, headers, receive, reply)
@@ -273,7 +273,8 @@ class Guard:
             _need_input(endpoint, query, has_file=False)
             return json_body(given)
         if endpoint.files:
-            self._temporary.check_room(*([] if self.store.remote else [self.store.root]))
+            known = int(headers.get("content-length", "0"))  # `arriving` has seen that it is a number
+            self._temporary.check_room(*([] if self.store.remote else [self.store.root]), announced=known)
         form = await read_form(pieces, headers, endpoint, folder=folder, limits=self.limits)
         for name, text in form.fields.items():
             given = {"client_id": text} if name == "client_id" else rules.parse_json(text or "{}")

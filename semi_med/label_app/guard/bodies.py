@@ -86,7 +86,7 @@ class Form:
 # ---- arriving ------------------------------------------------------------------------------------------------------
 
 
-async def arriving(receive: Receive, *, most: int, announced: str | None, limits: Limits) -> AsyncIterator[bytes]:
+def arriving(receive: Receive, *, most: int, announced: str | None, limits: Limits) -> AsyncIterator[bytes]:
     """The pieces of a body, as long as they are not too many and not too slow.
 
     Args:
@@ -96,10 +96,14 @@ async def arriving(receive: Receive, *, most: int, announced: str | None, limits
         limits: of time.
 
     Raises:
-        Refused: 400 if the client leaves, 408, 413.
+        Refused: 413 at once for what is announced; while it arrives 400 if the client leaves, 408, 413.
     """
     if announced is not None and (not re.fullmatch(r"\d{1,18}", announced, re.ASCII) or int(announced) > most):
         raise too_large(most)
+    return _counted(receive, most=most, limits=limits)
+
+
+async def _counted(receive: Receive, *, most: int, limits: Limits) -> AsyncIterator[bytes]:
     seen, deadline = 0, time.monotonic() + limits.body_seconds
     while True:
         patience = min(limits.chunk_seconds, deadline - time.monotonic())

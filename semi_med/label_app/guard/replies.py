@@ -31,13 +31,16 @@ class Reply:
 
     Args:
         send: of ASGI.
-        extra: headers for it.
         head: nothing but the headers is wanted.
+
+    Attributes:
+        extra: headers for it.
         far: the client is on another machine, to which paths of this one say nothing.
+        started: it is on its way.
     """
 
-    def __init__(self, send: Send, *, head: bool = False, far: bool = False) -> None:
-        self._send, self._head, self.far = send, head, far
+    def __init__(self, send: Send, *, head: bool = False) -> None:
+        self._send, self._head, self.far = send, head, False
         self.extra: Sequence[tuple[str, str]] = ()
         self.started = False
         self._status = 0

@@ -102,14 +102,13 @@ class Store:
         return any(case_name(path) == image or path.stem == image for path in self.root.glob(f"{image}.*"))
 
     def shape_of(self, image: str) -> tuple[int, ...] | None:
-        """Voxels along the first three axes of an image, if it is there and its header tells."""
+        """Voxels along all axes of an image, if it is there and its header tells."""
         if self.remote:
             return None
         for suffix in IMAGE_SUFFIXES:
             path = self.root / f"{image}{suffix}"
             if path.is_file():
-                shape = stored_shape(path)
-                return shape[:3] if shape else None
+                return stored_shape(path)
         return None
 
     def _is_inside(self, path: Path) -> bool:

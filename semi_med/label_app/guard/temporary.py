@@ -41,17 +41,18 @@ class TemporaryFiles:
         """A folder for one request, as a context."""
         return tempfile.TemporaryDirectory(prefix="request_", dir=self.root, ignore_cleanup_errors=True)
 
-    def check_room(self, *folders: Path) -> None:
-        """Refuses an upload when a disk is nearly full.
+    def check_room(self, *folders: Path, announced: int = 0) -> None:
+        """Refuses an upload when a disk is nearly full, or would be.
 
         Args:
             folders: beside this one, where it will be written to.
+            announced: bytes of the upload, if they are known.
 
         Raises:
             Refused: 507.
         """
         for folder in (self.root, *folders):
-            if folder.is_dir() and shutil.disk_usage(folder).free < self._free:
+            if folder.is_dir() and shutil.disk_usage(folder).free < self._free + announced:
                 raise Refused(507, "the server's disk is nearly full", fix="Tell its operator.", code="DISK_FULL")
 
     def sweep(self) -> None:

@@ -90,8 +90,12 @@ def _read_image(path: Path) -> None:
 
 def _read_label(path: Path, shape: tuple[int, ...] | None) -> None:
     found = read_label(path, sheared=True, flat=True).array.shape
-    if shape is not None and tuple(found) != (*shape, 1)[:3]:
-        wanted, got = (" x ".join(str(size) for size in sizes) for sizes in (shape, found))
+    if shape is None:
+        return
+    plain = (*shape, 1)[:3]
+    frames = (*shape[:2], shape[3]) if len(shape) == 4 and shape[2] == 1 else plain  # a sequence of flat pictures
+    if found not in (plain, frames):
+        wanted, got = (" x ".join(str(size) for size in sizes) for sizes in (plain, found))
         raise Refused(
             422, f"the label has {got} voxels, its image has {wanted}", fix="Draw it on that image.", code="GEOMETRY"
         )
