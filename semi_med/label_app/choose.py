@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from semi_med.label_app.study import FINAL, HeldOut, sections_of
 
 logger = logging.getLogger("semi_med.label")
 
+_AGAIN = 3600.0  # seconds
 MOST_SCORED = 50  # scans after a round, drawn anew for each
 
 
@@ -161,6 +163,9 @@ class HeldOutDice(ScoringMethod):
 class MostDisagreed(Strategy):
     """The scan without a label that the newest scores say most would be learned from; without scores one at random.
 
+    A scan that somebody was given within the last hour is passed over, so that two people get two scans, and who asks
+    again gets another one.
+
     Args:
         model: whose scores are used.
     """
@@ -178,9 +183,17 @@ class MostDisagreed(Strategy):
             return AtRandom()(request, datastore)
         newest = max((one["round"] for one in known.values()), key=lambda name: (name != "bundle", name))
         ranked = {scan: one["disagreement"] for scan, one in known.items() if one["round"] == newest}
-        chosen = max(ranked, key=lambda scan: ranked[scan])
+        given = {scan: _given(scan, datastore) for scan in ranked}
+        free = [scan for scan in ranked if time.time() - given[scan] > _AGAIN]
+        chosen = max(free, key=lambda scan: ranked[scan]) if free else min(ranked, key=lambda scan: given[scan])
         datastore.update_image_info(chosen, {"disagreement": ranked[chosen], "round": newest})
         return {"id": chosen, "disagreement": ranked[chosen], "round": newest}
+
+
+def _given(scan: str, datastore: Any) -> float:
+    """When a strategy last gave a scan to somebody, as MONAI Label notes it."""
+    notes = datastore.get_image_info(scan).get("strategy") or {}
+    return max((float(note.get("ts", 0)) for note in notes.values()), default=0.0)
 
 
 class AtRandom(Strategy):

@@ -68,5 +68,8 @@ class Store:
     def get_label_info(self, name: str, tag: str) -> dict[str, Any]:
         return self.labeled[name]
 
+    def get_image_info(self, name: str) -> dict[str, Any]:
+        return self.noted.get(name, {})
+
     def update_image_info(self, name: str, info: dict[str, Any]) -> None:
         self.noted[name] = info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -129,6 +130,18 @@ def test_scores_of_the_newest_round_count_and_those_of_the_bundle_least(publishe
     assert MostDisagreed(published)({}, Store(study, {}))["id"] == "scan_3"
     assert MostDisagreed(published)({}, Store(study, {"scan_3": {}}))["id"] == "scan_2"
     assert MostDisagreed(published)({}, Store(study, {"scan_2": {}, "scan_3": {}}))["id"] == "scan_1"
+
+
+def test_a_scan_that_somebody_has_is_passed_over_for_an_hour(published, study):
+    for name, score in (("scan_1", 0.2), ("scan_4", 0.7), ("scan_5", 0.6)):
+        Scores(published).add(name, disagreement=score, round="0001")
+    store, moment = Store(study, {}), time.time()
+    store.noted = {"scan_4": {"strategy": {"disagreement": {"ts": moment - 60}}}}
+    assert MostDisagreed(published)({}, store)["id"] == "scan_5"
+    store.noted = {"scan_4": {"strategy": {"disagreement": {"ts": moment - 4000}}}}
+    assert MostDisagreed(published)({}, store)["id"] == "scan_4"
+    store.noted = {f"scan_{number}": {"strategy": {"random": {"ts": moment - number}}} for number in (1, 4, 5)}
+    assert MostDisagreed(published)({}, store)["id"] == "scan_5"
 
 
 def test_without_scores_a_scan_is_drawn_and_without_scans_there_is_none(model, study):
