@@ -60,7 +60,7 @@ class Server:
             self.process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream, env=environment)
         self.client = MONAILabelClient(f"http://127.0.0.1:{self.port}", tmpdir=str(folder))
 
-    def wait(self, ready: Callable[[], object], *, seconds: float = 120) -> None:
+    def wait(self, ready: Callable[[], object], *, seconds: float = 500) -> None:
         until = time.monotonic() + seconds
         while not ready():
             assert time.monotonic() < until and self.process.poll() is None, self.log.read_text()[-3000:]
@@ -92,7 +92,7 @@ def server(tmp_path_factory, bundle_folder, supervised_folder) -> Iterator[Serve
         yield running
     finally:
         running.process.send_signal(signal.SIGTERM)
-        running.process.wait(timeout=30)
+        running.process.wait(timeout=120)
 
 
 # The tests go through one session, in this order.
