@@ -123,6 +123,7 @@ class SemiMedApp(MONAILabelApp):
         name = request.get("model")
         with answered() if self._server_mode else ended():
             trainer = self._trainer(name)
+            trainer.ends_with_parent = not self._server_mode
             result = trainer(dict(request), self.datastore())
             result["scoring"] = Disagree(trainer.model)({}, self.datastore())
         return result

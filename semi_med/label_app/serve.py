@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +131,8 @@ def serve(request: Request) -> None:
         store=given["MONAI_LABEL_STUDIES"],
         outside=request.outside,
     )
+    # uvicorn raises the signal again when it has closed; without a handler that would end this process at once
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         uvicorn.run(served, host=request.host, port=request.port, **SERVER)
     finally:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import math
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -40,11 +41,15 @@ class Train(TrainTask):
         held_out: which labelled scans are not trained with.
         settings: of bundles, by name, for every round; those that this one has are taken.
         iterations: of a round, where the client does not say.
+
+    Attributes:
+        ends_with_parent: whether a training ends when the process does that started this one, even if it was killed.
     """
 
     def __init__(self, model: Model, held_out: HeldOut, *, settings: Mapping[str, Any], iterations: int) -> None:
         super().__init__(model.bundle.description)
         self.model, self.held_out, self.settings, self.iterations = model, held_out, dict(settings), iterations
+        self.ends_with_parent = False
 
     def config(self) -> dict[str, Any]:
         """What a client may change, with what is taken otherwise."""
@@ -127,9 +132,11 @@ class Train(TrainTask):
         with log.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, pass_fds=(lock,))
         try:
-            told, said = 0.0, ""
+            told, said, parent = 0.0, "", os.getppid()
             while process.poll() is None:
                 time.sleep(_POLL)
+                if self.ends_with_parent and os.getppid() != parent:
+                    raise TrainingError("the server has ended", code="STOPPED")
                 if time.monotonic() - told > _TELL and (line := _progress(folder)) != said:
                     told, said = time.monotonic(), line
                     logger.info(line)

@@ -188,9 +188,13 @@ def test_stop_stops_and_the_model_of_before_answers(server):
     time.sleep(1)
     assert server.client.train_stop()["status"] == "STOPPED"
     server.wait(server.is_idle)
-    running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, str(started.parent))]
-    assert running == []
+    server.wait(lambda: not _running(started.parent))
     assert server.client.infer(MODEL, "scan_5", {})[1]["round"] == "0001"
+
+
+def _running(folder: Path) -> list[Path]:
+    """Processes that have to do with a folder."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, str(folder))]
 
 
 def _mentions(path: Path, text: str) -> bool:
@@ -201,3 +205,15 @@ def _mentions(path: Path, text: str) -> bool:
 
 def test_nothing_has_left_this_machine(server):
     assert not server.connections.exists()
+
+
+def test_the_end_of_the_server_is_the_end_of_its_training(server):
+    rounds = server.study / "semi_med" / MODEL / "rounds"
+    server.client.train_start(MODEL, {"max_iterations": 100_000})
+    server.wait(lambda: any(_running(one / "data") for one in rounds.iterdir()))
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=120) == 128 + signal.SIGTERM
+    until = time.monotonic() + 60
+    while _running(rounds):
+        assert time.monotonic() < until
+        time.sleep(0.2)

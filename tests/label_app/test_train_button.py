@@ -16,7 +16,7 @@ from label_samples import Store
 pytest.importorskip("monailabel")
 
 from semi_med import launch
-from semi_med.errors import InputError, ResourceError, SemiMedError
+from semi_med.errors import InputError, ResourceError, SemiMedError, TrainingError
 from semi_med.label_app.study import HeldOut
 from semi_med.label_app.train import Train
 
@@ -139,6 +139,16 @@ def test_a_second_training_of_a_model_is_refused_while_one_runs(train, study, co
                 os.kill(int(number), signal.SIGKILL)
     thread.join(timeout=20)
     assert "code -9" in str(failed[0])
+
+
+def test_a_training_ends_with_the_server_that_was_killed(train, study, commands, monkeypatch):
+    commands("time.sleep(60)")
+    train.ends_with_parent = True
+    parents = iter([1234, 1234])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 1))
+    with pytest.raises(TrainingError, match="the server has ended"):
+        train({}, Store(study, {"scan_0": {}}))
+    assert train.model.current is None
 
 
 def test_progress_is_told_under_the_names_that_clients_look_for(train, study, commands):
