@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from semi_med.errors import InputError, ResourceError
-from semi_med.inference.io import READ_SUFFIXES
 from semi_med.label_app.guard import SERVER, check_start, guarded
+from semi_med.label_app.guard.store import IMAGE_SUFFIXES
 from semi_med.label_app.models import check_settings, is_remote, models_of, work_folder
 
 HERE = Path(__file__).parent
-_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix != ".mhd")  # its voxels are in another file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ def environment(request: Request) -> dict[str, str]:
         "MONAI_LABEL_STUDIES": studies,
         "MONAI_LABEL_APP_CONF": json.dumps({key: value for key, value in conf.items() if value}),
         "MONAI_LABEL_SERVER_PORT": str(request.port),
-        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in _SUFFIXES]),
+        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in IMAGE_SUFFIXES]),
         "MONAI_LABEL_SESSION_PATH": str(work / "sessions"),
         "MONAI_ZOO_SOURCE": "local",
         "PYTHONPATH": path,  # of the processes that it starts, which wants this variable to be there

@@ -122,7 +122,10 @@ class Requests:
         method, target = self.random.choice([place for place in PLACES if "{}" in place[1]])
         text = self.random.choice((*TRAVERSALS, self.canary))
         write = self.random.choice((quote, _quoted, lambda t: _quoted(_quoted(t)), _plain))
-        return Asked("id", (method, target.replace("{case}", self.case).replace("{}", write(text))))
+        written = write(text)
+        sound = not written or (written.isascii() and written.isalnum() and written != text)  # what was odd is gone
+        target = target.replace("{case}", self.case).replace("{}", written)
+        return Asked("id", (method, target), may_pass=sound)
 
     def bad_place(self) -> Asked:
         """A sound scan for a place where nothing may be written, or an inference on a file of another place."""
@@ -132,7 +135,6 @@ class Requests:
         return self.random.choice(
             (
                 lambda: self._form("place", "PUT", f"/datastore/image?image={_quoted(name)}", self._sound("file")),
-                lambda: self._form("place", "PUT", "/datastore/image", self._sound("file", f"../{name}.nii.gz")),
                 lambda: self._form(
                     "place", "PUT", f"/datastore/label?image={self.case}&tag={_quoted(tag)}", self._sound("label")
                 ),
@@ -320,8 +322,8 @@ class Requests:
         header = ("Content-Type", "multipart/form-data; boundary=limit")
         return Asked(kind, (method, target), [header], [body + b"--limit--\r\n"])
 
-    def _sound(self, name: str, filename: str = "a.nii.gz") -> list[tuple[str, str | None, bytes]]:
-        return [(name, filename, self.image)]
+    def _sound(self, name: str) -> list[tuple[str, str | None, bytes]]:
+        return [(name, "../../../planted.nii.gz", self.image)]
 
     def _damaged(self) -> tuple[str, bytes, bool]:
         """A file's name, its content, and whether it may still be sound."""

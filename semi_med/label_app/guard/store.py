@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semi_med.errors import InputError
-from semi_med.inference.io import case_name, stored_shape
+from semi_med.inference.io import READ_SUFFIXES, case_name, stored_shape
 from semi_med.label_app.guard.answers import Refused
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix != ".mhd")  # its voxels are in another file
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file names on Windows
 _SHOWN = 5

@@ -15,8 +15,7 @@ from semi_med.label_app.guard.endpoints import Endpoint
 from semi_med.label_app.guard.limits import Limits
 from semi_med.label_app.guard.store import IMAGE_SUFFIXES
 
-_LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".png", ".tif", ".tiff")
-_USUAL = {".jpeg": ".jpg", ".tiff": ".tif"}  # the endings that the datastore finds again after a restart
+_LABEL_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpg", ".jpeg"))  # JPEG makes up values
 _XML_DANGER = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
@@ -75,7 +74,7 @@ def _suffix(given: str, allowed: Sequence[str]) -> str:
     suffix = next((s for s in allowed if given.lower().endswith(s)), None)
     if suffix is None:
         raise Refused(415, f"files of the kinds {', '.join(allowed)} are taken here", code="FORMAT")
-    return _USUAL.get(suffix, suffix)
+    return suffix
 
 
 def _named(path: Path, suffix: str) -> Path:
