@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from semi_med import cli_export, cli_predict, cli_prepare, cli_report, cli_text
+from semi_med import cli_export, cli_label, cli_predict, cli_prepare, cli_report, cli_text
 from semi_med.cli_options import DataListOption, Section, SectionOption, labels_of
 from semi_med.compare.arguments import spread
 from semi_med.errors import InputError, SemiMedError
@@ -36,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_prepare.app, name="prepare")
+app.command()(cli_label.label)
 app.command()(cli_predict.predict)
 
 _BUG = 5

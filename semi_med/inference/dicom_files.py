@@ -22,6 +22,7 @@ from semi_med.inference.byte_check import COPY_AGAIN
 MAX_FILES = 100_000
 MAX_ARCHIVE = 16 * 2**30  # bytes of a zip archive when unpacked
 MAX_MEMBER = 4 * 2**30  # bytes of one of its members
+MAX_DIRECTORY = 512 * MAX_FILES  # bytes of the list of its members
 MAX_RATIO = 200  # unpacked to packed bytes of a whole archive; CT and MR pack 2 to 4 : 1
 _SMALL_ARCHIVE = 64 * 2**20  # bytes below which the ratio does not matter
 HEAD = 256  # bytes that tell what a file is
@@ -115,6 +116,7 @@ class ZipFiles(FileSet):
 
     def __init__(self, path: Path) -> None:
         try:
+            _check_directory(path)
             self._archive = zipfile.ZipFile(path)
             infos = [info for info in self._archive.infolist() if not info.is_dir()]
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
@@ -181,6 +183,14 @@ def _is_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode("utf-8-sig")
     return all(character.isprintable() or character in "\t\n\r\f" for character in text)
+
+
+def _check_directory(path: Path) -> None:
+    """Refuses a list of members that would fill the memory, before it is read."""
+    with path.open("rb") as stream:
+        end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # what ZipFile itself goes by
+    if end and end[zipfile._ECD_SIZE] > MAX_DIRECTORY:  # type: ignore[attr-defined]
+        _refuse_archive(f"the archive has more than {MAX_FILES} members")
 
 
 def _check_members(infos: Sequence[zipfile.ZipInfo], packed: int) -> None:
