@@ -214,8 +214,8 @@ def test_averaged_weights_are_kept_of_the_student_and_not_of_its_teacher(trained
 # ---- what the documentation tells ----------------------------------------------------------------------------------
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "methods").glob("*.md"))
-COMPARE = {"task", "methods", "set", "seeds"}
-NOT_OF_TRAINING = {"iterations", "config_file", "dataset_dir", "network", "region", "iou", *COMPARE}
+COMPARE = {"iterations", "task", "methods", "set", "seeds"}
+NOT_OF_TRAINING = {"config_file", "dataset_dir", "network", "region", "iou", *COMPARE}
 
 
 def is_a_setting(config: dict[str, Any], name: str) -> bool:
