@@ -13,6 +13,7 @@ import os
 from monailabel.app import app as stock
 
 from semi_med.label_app.guard import guarded
+from semi_med.label_app.serve import TrainingChecked
 
 
 def _listed(variable: str) -> list[str]:
@@ -20,7 +21,7 @@ def _listed(variable: str) -> list[str]:
 
 
 app = guarded(
-    stock,
+    TrainingChecked(stock),
     token=os.environ.get("SEMI_MED_LABEL_TOKEN") or None,
     origins=_listed("SEMI_MED_LABEL_ORIGINS"),
     hosts=_listed("SEMI_MED_LABEL_HOSTS"),
