@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
 from semi_med.recipes.compose import HERE, compose, compose_config, merge, methods, tasks, to_json
 
@@ -268,6 +269,15 @@ def test_the_method_before_another_exists_and_hands_over_a_network_of_the_same_s
         first, then = config_of(before["method"], task), config_of(method, task)
         assert first["network_def"] == then["network_def"]
         assert first["pretrained"] is None
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "supmix", "unimatch"])
+@pytest.mark.parametrize("start", [{}, {"encoder_weights": "imagenet"}, {"pretrained": "model.pt"}])
+def test_only_a_network_that_has_learnt_nothing_begins_without_unlabelled_images(method: str, start: Any) -> None:
+    parser = ConfigParser({**compose_config("train", method=method, task="chase"), **start})
+    assert parser.get_parsed_content("ramp_share") == (0.0 if start else 0.4)
+    if method == "supmix":
+        assert parser.get_parsed_content("adversarial_weight") == (1.0 if start else 0.01)
 
 
 def test_bcp_is_the_method_that_has_one_before_it() -> None:
