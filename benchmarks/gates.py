@@ -4,8 +4,8 @@
 
 Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
 (any gate: the discriminator is trained under all of them). Of every unlabelled image (of volumes: of every slice) the
-network of the last checkpoint makes a pseudo-mask, in evaluation mode and without augmentation; each of the four gates
-scores it, and its Dice with the hidden label is what the score should tell (empty and rightly so counts as 1). Printed,
+network of the last checkpoint makes a pseudo-mask of its middle, of the size of a training crop, in evaluation mode
+and without augmentation; each of the four gates scores it, and its Dice with the hidden label is what the score should tell (empty and rightly so counts as 1). Printed,
 and written to <folder>/gates.json and <folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of
 telling masks with a Dice above 0.8, and the mean Dice of the better half; for all images, and apart for those whose
 mask has foreground and for those whose mask is empty, which a gate can see. Parting them by the hidden label instead
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import ResizeWithPadOrCrop
 from scipy import stats
 
 from semi_med.engines.checkpoints import found_checkpoints
@@ -92,12 +93,14 @@ def train_again(method: Any, parser: ConfigParser, loss: str, *, iterations: int
 def judged(method: Any, parser: ConfigParser) -> list[dict[str, Any]]:
     """A row for each unlabelled image: its Dice and what each gate says."""
     cases, rows = parser.get_parsed_content("train#unlabeled_dataset"), []
+    middle = ResizeWithPadOrCrop(parser["crop_size"])
     for index in range(len(cases)):
         arrays = cases.arrays(index)
         images = torch.from_numpy(np.array(arrays["image"], dtype=np.float32))[None]
         hidden = torch.from_numpy(np.array(arrays["monitor_label"], dtype=np.int64))[None]
         if images.dim() == 5 and len(parser["crop_size"]) == 2:  # every slice is an image; a picture has one
             images, hidden = (array[0].movedim(-1, 0) for array in (images, hidden))
+        images, hidden = (torch.stack([middle(image) for image in batch]) for batch in (images, hidden))
         for place, (image, truth) in enumerate(zip(images.split(1), hidden.split(1), strict=True)):
             label, _, confidence = pseudo_label(method.network(image))
             rows.append(
