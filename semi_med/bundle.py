@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from semi_med.bundle_settings import carry_over, changed_settings, running_folder
 from semi_med.bundle_settings import check_settings as check_settings  # configurations call these as bundle.<name>
@@ -335,13 +335,18 @@ def check_weights(weights: str | Path) -> None:
 
 
 def start_from(
-    network: nn.Module, weights: str | Path | None, *, encoder_weights: str | Path | None = None
+    network: nn.Module,
+    weights: str | Path | None,
+    *,
+    part: Literal["model", "peer"] = "model",
+    encoder_weights: str | Path | None = None,
 ) -> nn.Module:
     """The network with the weights of an earlier run, such as a pre-training, or of a published encoder.
 
     Args:
         network: of the same architecture.
-        weights: a `models/model.pt`, whose first network is taken; None leaves the network as it is.
+        weights: a `models/model.pt`; None leaves the network as it is.
+        part: the first network of that run, or its peer. If it had no peer, the network stays as it is.
         encoder_weights: for a network with `load_encoder`, see `semi_med.networks.EfficientUNet`; not looked at where
             there are `weights`.
 
@@ -377,7 +382,9 @@ def start_from(
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(content.get("model", content))
+        if part == "peer" and not content.get("peer"):
+            return network
+        network.load_state_dict(content.get(part, content))
     except Exception as error:
         why = textwrap.shorten(str(error) or type(error).__name__, 200)
         raise InputError(

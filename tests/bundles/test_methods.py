@@ -365,6 +365,15 @@ def test_any_method_can_start_from_an_earlier_run(trained: Trained, begun: list[
     assert not same(begun[0]["peer"], begun[0]["model"])
 
 
+def test_two_networks_start_from_the_two_of_an_earlier_run(trained: Trained, begun: list[Any], tmp_path: Path) -> None:
+    trained.runner("cps")(output_dir=str(tmp_path / "first"))
+    other = {part: {key: value + 1 for key, value in begun[0][part].items()} for part in ("model", "peer")}
+    torch.save(other, tmp_path / "model.pt")
+    trained.runner("cps")(output_dir=str(tmp_path / "second"), pretrained=str(tmp_path / "model.pt"))
+    assert same(begun[1]["model"], other["model"])
+    assert same(begun[1]["peer"], other["peer"])
+
+
 # ---- `start_from` itself -------------------------------------------------------------------------------------------
 
 
@@ -390,6 +399,13 @@ def test_the_first_network_of_a_run_or_a_bare_state_is_taken_and_logged(
         assert bundle.start_from(network, tmp_path / "model.pt") is network
     assert same(network.state_dict(), small(1).state_dict())
     assert f"starting from {tmp_path / 'model.pt'}" in caplog.text
+
+
+@pytest.mark.parametrize("peer", [{}, {"peer": small(2).state_dict()}], ids=["alone", "with a peer"])
+def test_a_peer_starts_from_the_peer_if_there_was_one(tmp_path: Path, peer: dict[str, Any]) -> None:
+    torch.save({"model": small(1).state_dict(), **peer}, tmp_path / "model.pt")
+    network = bundle.start_from(small(0), tmp_path / "model.pt", part="peer")
+    assert same(network.state_dict(), small(2 if peer else 0).state_dict())
 
 
 def test_missing_weights_are_refused_with_where_and_how_to_get_them(tmp_path: Path, error_of: ErrorOf) -> None:
