@@ -21,12 +21,14 @@ from monailabel.interfaces.tasks.train import TrainTask
 from semi_med import launch
 from semi_med.errors import InputError, ResourceError, TrainingError
 from semi_med.files import write_atomically
+from semi_med.inference.trained_with import read_trained_with
 from semi_med.label_app.models import Model, top_of
 from semi_med.label_app.study import HeldOut, Sections, check_enough, sections_of, write_round
 
 logger = logging.getLogger("semi_med.label")
 
 MOST_ITERATIONS = 1_000_000
+_NETWORKS = {"network_def", "peer_def"}
 _EPOCHS = 20  # a bundle counts iterations; clients want epochs
 _VALIDATIONS = 4
 _POLL = 0.5  # seconds
@@ -53,7 +55,7 @@ class Train(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """What a client may change, with what is taken otherwise."""
-        return {"max_iterations": self.iterations, "seed": 0, "start_from_last_model": False}
+        return {"max_iterations": self.iterations, "seed": 0, "start_from_last_model": True}
 
     def check(self, request: Mapping[str, Any], datastore: Any) -> Sections:
         """What would be trained on.
@@ -87,7 +89,7 @@ class Train(TrainTask):
                 "validation": len(sections.validation),
             }
             summary = {"round": folder.name, **counts, "seconds": round(time.time() - started, 1)}
-            write_atomically(folder / "round.json", json.dumps(summary, indent=2))
+            write_atomically(folder / "round.json", json.dumps({**summary, "networks": self._networks()}, indent=2))
             self.model.publish(folder)
             logger.info(f"round {folder.name} answers from here on: {summary}")
         return {**self.stats(), **summary}
@@ -108,7 +110,7 @@ class Train(TrainTask):
 
     def _settings(self, wishes: Mapping[str, Any], data_list: Path, folder: Path) -> dict[str, Any]:
         iterations, bundle = wishes["max_iterations"], self.model.bundle
-        weights = self.model.weights() if wishes["start_from_last_model"] else None
+        weights = self._last_weights() if wishes["start_from_last_model"] else None
         own: dict[str, Any] = {
             "dataset_dir": data_list.parent,
             "data_list_file": data_list,
@@ -124,6 +126,23 @@ class Train(TrainTask):
         if self.model.device is not None:
             own["device"] = self.model.device
         return {**own, **{key: value for key, value in self.settings.items() if top_of(key) in bundle.settings}}
+
+    def _networks(self) -> dict[str, str]:
+        """What the settings change of the bundle's networks."""
+        return {key: str(value) for key, value in self.settings.items() if top_of(key) in _NETWORKS}
+
+    def _last_weights(self) -> Path | None:
+        """The model that answers, if what is trained now has networks of the same kind."""
+        weights = self.model.weights()
+        if weights is None:
+            return None
+        told = weights.parents[1] / "round.json"
+        before = json.loads(told.read_text(encoding="utf-8")).get("networks", {}) if told.is_file() else {}
+        other = set(read_trained_with(weights, weights.parents[1])) & _NETWORKS
+        if before == self._networks() and not other:
+            return weights
+        logger.info(f"the networks are set otherwise than those of {weights.parents[1].name}: this round begins anew")
+        return None
 
     def _run(self, command: list[str], folder: Path, lock: int) -> None:
         """Runs the training to its end; whatever ends this process's wait ends the training too."""

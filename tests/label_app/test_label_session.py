@@ -107,7 +107,7 @@ def test_the_client_sees_models_trainers_and_ways_to_choose(server):
     assert info["labels"] == ["anterior hippocampus", "posterior hippocampus"]
     assert next(iter(info["strategies"])) == "disagreement"
     assert {"random", "first"} < set(info["strategies"])
-    assert info["trainers"][MODEL]["config"] == {"max_iterations": 4, "seed": 0, "start_from_last_model": False}
+    assert info["trainers"][MODEL]["config"] == {"max_iterations": 4, "seed": 0, "start_from_last_model": True}
 
 
 def test_before_the_first_training_the_client_is_told_what_to_do(server):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,13 +89,36 @@ def test_a_bundle_takes_the_settings_that_it_has(train, study, commands):
     assert "not_of_this_one" not in seen[0]
 
 
-def test_training_can_start_from_the_last_model(train, study, commands):
+def test_a_round_goes_on_from_the_last_model_unless_told_otherwise(train, study, commands):
     seen = commands()
     store = Store(study, {"scan_0": {}})
-    for _ in range(2):
-        train({"start_from_last_model": "true"}, store)
+    for wish in ({}, {}, {"start_from_last_model": "false"}):
+        train(wish, store)
     first = train.model.folder / "rounds" / "0001" / "models" / "model.pt"
-    assert [one["pretrained"] for one in seen] == ["null", first]
+    assert [one["pretrained"] for one in seen] == ["null", first, "null"]
+
+
+def test_a_round_with_other_networks_begins_anew(train, study, commands):
+    seen = commands()
+    store = Store(study, {"scan_0": {}})
+    for levels in (3, 4, 4):
+        train.settings = {"network_def#levels": levels}
+        train({}, store)
+    second = train.model.folder / "rounds" / "0002" / "models" / "model.pt"
+    assert [one["pretrained"] for one in seen] == ["null", "null", second]
+
+
+def test_a_model_in_the_bundle_is_gone_on_from_if_its_networks_are_the_bundles(train, study, commands, tmp_path):
+    seen = commands()
+    train.model.bundle = replace(train.model.bundle, folder=shutil.copytree(train.model.bundle.folder, tmp_path / "b"))
+    weights = train.model.bundle.folder / "models" / "model.pt"
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"")
+    for other in ({}, {"network_def": {"levels": 9}}):
+        weights.with_suffix(".json").write_text(json.dumps(other))
+        (train.model.folder / "current").unlink(missing_ok=True)
+        train({}, Store(study, {"scan_0": {}}))
+    assert [one["pretrained"] for one in seen] == [weights, "null"]
 
 
 def test_a_training_that_fails_says_why_and_the_old_model_answers(train, study, commands):
