@@ -5,13 +5,13 @@
 Each run is the folder of a finished SegMatch training whose data list has labels of unlabelled cases for monitoring
 (any gate: the discriminator is trained under all of them). Of every unlabelled image (of volumes: of every slice) the
 network of the last checkpoint makes a pseudo-mask of its middle, of the size of a training crop, in evaluation mode
-and without augmentation; each of the four gates scores it, and its Dice with the hidden label is what the score should tell (empty and rightly so counts as 1). Printed,
-and written to <folder>/gates.json and <folder>/<run>_gates.csv: Spearman's and Pearson's correlation, the AUROC of
-telling masks with a Dice above 0.8, and the mean Dice of the better half; for all images, and apart for those whose
-mask has foreground and for those whose mask is empty, which a gate can see. Parting them by the hidden label instead
-would make every empty mask a wrong one, and so a gate that trusts empty masks, most of which are right, look worse than
-chance. A gate that says the same of every image ranks nothing: its figures are left out. These are figures of the
-training side: nothing is chosen by them.
+and without augmentation; each of the four gates scores it, and its Dice with the hidden label is what the score should
+tell (empty and rightly so counts as 1). Printed, and written to <folder>/gates.json and <folder>/<run>_gates.csv:
+Spearman's and Pearson's correlation, the AUROC of telling masks with a Dice above 0.8, and the mean Dice of the better
+half; for all images, and apart for those whose mask has foreground and for those whose mask is empty, which a gate can
+see. Parting them by the hidden label instead would make every empty mask a wrong one, and so a gate that trusts empty
+masks, most of which are right, look worse than chance. A gate that says the same of every image ranks nothing: its
+figures are left out. These are figures of the training side: nothing is chosen by them.
 
 With --again, a new discriminator is trained for the network as it is, with each of the losses named, on the same
 labelled and unlabelled images: so the losses are compared on the same masks.
