@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semi_med.inference.resampling import spaced
 
-_AT_ONCE = 2**24  # numbers that are made at a time
+_AT_ONCE = 2**20  # numbers that are made at a time; MONAI's tensors are freed late, some of them with the next garbage
 
 
 def prepared(transform: Any, data: Mapping[Any, Any]) -> Any:
