@@ -118,7 +118,7 @@ def test_probabilities_are_held_when_they_are_asked_for(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [None, (-125, 275)], ids=["as it is", "CT window"])
-def test_a_large_ct_with_five_classes_takes_less_than_3_gb_beside_itself(tmp_path, window):
+def test_a_large_ct_with_five_classes_takes_less_than_3_5_gb_beside_itself(tmp_path, window):
     folder = write_bundle(tmp_path / "b", window=(96, 96, 96), stride=(96, 96, 96))
     config, metadata = folder / "configs" / "inference.json", folder / "configs" / "metadata.json"
     content = json.loads(config.read_text())
@@ -151,7 +151,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True)
     peak = int(done.stdout) * 1024
-    assert peak - 4 * 512 * 512 * 1000 < 3e9
+    assert peak - 4 * 512 * 512 * 1000 < 3.5e9
 
 
 # ---- when memory runs out ------------------------------------------------------------------------------------------
