@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -124,31 +125,36 @@ def predict(
 
     cases = None if data_list is None else scans_of(data_list, section, inputs)
     asked = {"probabilities": probabilities, "uncertainty": uncertainty, "disagreement": disagreement}
-    rows = predict_all(
-        bundle,
-        inputs,
-        output,
-        cases=cases,
-        network=network.value,
-        largest_component=largest_component,
-        device=device,
-        weights=weights,
-        precision=precision.value,
-        maps=[name for name, wanted in asked.items() if wanted],
-        flips=tta is Tta.flips,
-        series=series,
-        dicom={
-            "gaps": "resample" if allow_gaps else "error",
-            "burned_in": "error" if refuse_burned_in else "warn",
-        },
-        format=label_format.value,
-        naming=naming.value,
-        dicom_seg=dicom_seg,
-        skip_existing=skip_existing,
-        calibration=calibration,
-        report=cli_text.case_line(),
-        progress=cli_text.window_line(),
-    )
+    try:
+        rows = predict_all(
+            bundle,
+            inputs,
+            output,
+            cases=cases,
+            network=network.value,
+            largest_component=largest_component,
+            device=device,
+            weights=weights,
+            precision=precision.value,
+            maps=[name for name, wanted in asked.items() if wanted],
+            flips=tta is Tta.flips,
+            series=series,
+            dicom={
+                "gaps": "resample" if allow_gaps else "error",
+                "burned_in": "error" if refuse_burned_in else "warn",
+            },
+            format=label_format.value,
+            naming=naming.value,
+            dicom_seg=dicom_seg,
+            skip_existing=skip_existing,
+            calibration=calibration,
+            report=cli_text.case_line(),
+            progress=cli_text.window_line(),
+        )
+    except KeyboardInterrupt:
+        advice = "what is done is written; the same command with --skip-existing goes on"
+        typer.echo(cli_text.stopped_line(advice), err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
     for row in rows:
         for name in row["outputs"]:
             typer.echo(output / name)

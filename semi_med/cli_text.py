@@ -92,6 +92,11 @@ def window_line() -> Callable[[str, int, int], None] | None:
     return show
 
 
+def stopped_line(advice: str) -> str:
+    """What Ctrl-C is answered with, in the place of what stands on the line of a terminal."""
+    return f"{_ERASE if sys.stderr.isatty() else ''}stopped; {advice}"
+
+
 def _left(started: float, done: int, total: int) -> str:
     return clock((time.monotonic() - started) / max(done, 1) * (total - done))
 

@@ -23,6 +23,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_is_reading_the_old_file_meanwhile_reads_all_of_it(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old content")
+    with path.open("rb", buffering=0) as reader:
+        begun = reader.read(4)
+        write_atomically(path, "new and longer content")
+        assert begun + reader.read() == b"old content"
+    assert path.read_text() == "new and longer content"
+
+
 def test_a_written_file_follows_the_umask(tmp_path):
     old = os.umask(0o027)
     try:

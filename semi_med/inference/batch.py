@@ -24,7 +24,7 @@ from semi_med.inference.batch_files import (
     write_record,
     write_volumes,
 )
-from semi_med.inference.dicom import is_dicom
+from semi_med.inference.dicom import is_dicom, stop_reading
 from semi_med.inference.dicom_seg import SegmentationInfo, check_highdicom, has_highdicom, segments_of, write_seg
 from semi_med.inference.io import write_label, write_map
 from semi_med.inference.manifest import Manifest, input_checksum, sha256
@@ -268,15 +268,22 @@ class _Batch:
                     coming = None if large else _submit(readers, self._read, next(waiting, None))
                     step = self._segment(step)
                     if writing is not None:
-                        yield writing.result()
+                        row, writing = writing.result(), None
+                        yield row
                     writing = writers.submit(self._write, step)
                     if large:  # memory for one of these, not for two
                         del step
-                        yield writing.result()
-                        writing = None
+                        row, writing = writing.result(), None
+                        yield row
                         coming = _submit(readers, self._read, next(waiting, None))
                 if writing is not None:
+                    row, writing = writing.result(), None
+                    yield row
+            except KeyboardInterrupt:
+                stop_reading()
+                if writing is not None:  # is finished, and belongs in the record
                     yield writing.result()
+                raise
             finally:
                 readers.shutdown(cancel_futures=True)
 

@@ -15,6 +15,7 @@ from semi_med.errors import InputError, ProblemsError, SemiMedError
 from semi_med.files import write_atomically
 from semi_med.inference.channels import group_channels, in_order
 from semi_med.inference.dicom import find_series, is_dicom
+from semi_med.inference.dicom_files import is_zip
 from semi_med.inference.io import (
     IMAGE_SUFFIXES,
     LABEL_PICTURE_SUFFIX,
@@ -191,8 +192,8 @@ def collect_cases(
     """The scans that were named, and those in the folders that were named, with the names of their outputs.
 
     A folder holds either volumes or pictures, of which hidden ones are passed over and which are not searched deeper,
-    or one case as DICOM at any depth, which is named after the folder. Nothing is guessed from file names: a label in
-    an input folder is a scan like any other.
+    or one case as DICOM at any depth, which is named after the folder. Beside volumes each folder with DICOM is a case,
+    and so is each zip archive. Nothing is guessed from file names: a label in an input folder is a scan like any other.
 
     Args:
         inputs: files and folders.
@@ -251,24 +252,29 @@ def _scans(given: Path, output: Path, series: int | str | None) -> list[tuple[st
             code="OUTPUT_CLASH",
         )
     found = scan_files(given)
+    inside = sorted(path for path in given.iterdir() if path.name[0] != "." and path.resolve() != output.resolve())
+    archives = [path for path in inside if path.is_file() and is_zip(path)]
     pictures = bool(found) and found[0].name.lower().endswith(PICTURE_SUFFIXES)
-    if (pictures or not found) and is_dicom(given):  # pictures beside DICOM are previews
+    loose = any(path.is_file() and path not in {*found, *archives} and is_dicom(path) for path in inside)
+    if (pictures or not found) and (loose or not archives) and is_dicom(given):  # with previews and other things
         return _series_of(given, series)
-    if found and any(is_dicom(path) for path in given.iterdir() if path.is_file() and path not in set(found)):
+    if loose:
         raise InputError(
             "this folder holds DICOM files and other scans",
             where=given,
             fix="Name the files that are meant, or give DICOM a folder of its own.",
             code="MIXED_FORMATS",
         )
-    if not found:
+    apart = [*archives, *(path for path in inside if path.is_dir() and is_dicom(path))]
+    if not found and not apart:
         raise InputError(
             f"this folder holds no file that ends in {', '.join(READ_SUFFIXES)}, and no DICOM",
             where=given,
             fix=_where_scans_are(given),
             code="NO_SCANS",
         )
-    return [(case_name(path), path, None) for path in found]
+    named: list[tuple[str, Path, int | None]] = [(case_name(path), path, None) for path in found]
+    return named + [one for path in apart for one in _series_of(path, series)]
 
 
 def _where_scans_are(folder: Path) -> str:

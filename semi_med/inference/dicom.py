@@ -14,6 +14,7 @@ from semi_med.errors import InputError, SemiMedError
 from semi_med.inference.byte_check import RawVolume, check_regular_file, decoding
 from semi_med.inference.dicom_files import HEAD, is_zip, looks_like_dicom, open_files
 from semi_med.inference.dicom_process import TIMEOUT, as_error, ask
+from semi_med.inference.dicom_process import stop_reading as stop_reading
 
 if TYPE_CHECKING:
     from semi_med.inference.io import Scan

@@ -6,6 +6,7 @@ interpreter, not a fork: threads and CUDA of this process do not matter, and it 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -63,6 +64,7 @@ class Child:
             start_new_session=True,  # Ctrl-C is for this process, which may wait for what the child is writing
         )
         self._file = -1  # index of the file that is being looked at
+        self.stopped = False
 
     def ask(self, request: dict[str, Any], *, timeout: float) -> tuple[dict[str, Any], np.ndarray | None]:
         """Sends a request and waits for its answer.
@@ -98,6 +100,11 @@ class Child:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ends the process while another thread waits for its answer."""
+        self.stopped = True
+        self._process.kill()
 
     def kill(self) -> None:
         """Ends the process."""
@@ -155,9 +162,11 @@ class Child:
 
 
 _idle: list[Child] = []
+_reading: set[Child] = set()
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a forked worker must not talk to the children of its parent
     os.register_at_fork(after_in_child=_idle.clear)
+    os.register_at_fork(after_in_child=_reading.clear)
 
 
 def ask(request: dict[str, Any], *, timeout: float = TIMEOUT) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -172,7 +181,7 @@ def ask(request: dict[str, Any], *, timeout: float = TIMEOUT) -> tuple[dict[str,
         fresh = child is None
         child = child or Child()
         try:
-            content, array = child.ask(request, timeout=timeout)
+            content, array = _asked(child, request, timeout=timeout)
         except _ChildEnded:
             if fresh:
                 raise ResourceError(
@@ -188,6 +197,30 @@ def ask(request: dict[str, Any], *, timeout: float = TIMEOUT) -> tuple[dict[str,
     raise AssertionError("a fresh child either answers or raises")
 
 
+def _asked(child: Child, request: dict[str, Any], *, timeout: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    """As `Child.ask`; a child that reads can be stopped."""
+    if request["action"] != "segment":
+        with _lock:
+            _reading.add(child)
+    try:
+        return child.ask(request, timeout=timeout)
+    except (_ChildEnded, SemiMedError):
+        if child.stopped:
+            raise InputError("reading was stopped", code="STOPPED") from None
+        raise
+    finally:
+        with _lock:
+            _reading.discard(child)
+
+
+def stop_reading() -> None:
+    """Ends the children that read, so that nobody waits for what is not wanted any more; those that write go on."""
+    with _lock:
+        for child in _reading:
+            child.stop()
+
+
+@atexit.register
 def close() -> None:
     """Ends the children that wait for work."""
     with _lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, apply_transform
+from monai.transforms import AsDiscreted, Compose, Invertd, KeepLargestConnectedComponentd, LoadImaged, MapLabelValued
 
 from semi_med.errors import InputError, ResourceError, SemiMedError, root_cause
 from semi_med.inference.bundle import Bundle, load_bundle, resolve_device
 from semi_med.inference.ladder import is_out_of_memory, rungs
 from semi_med.inference.picture_check import is_picture
 from semi_med.inference.precision import Precision, Precisions
+from semi_med.inference.preprocessing import prepared
 from semi_med.inference.reader import ScanReader
-from semi_med.inference.resampling import spaced
 from semi_med.inference.segmentation import Maps, Segmentation, segment
 from semi_med.inference.structures import Structure, measure
 from semi_med.runtime import keep_freed_memory
 
 _ACTIVATION = 2**28  # bytes: a level of a network for a few windows is smaller, a volume that counts is larger
+_OF_LABELS = (AsDiscreted, Invertd, KeepLargestConnectedComponentd, MapLabelValued)  # see nothing but their keys
 _SLICES = 16  # at a time, where a volume is looked through
 
 
@@ -97,7 +98,7 @@ class Segmented:
     """What the networks made of a scan.
 
     Attributes:
-        loaded: the scan.
+        loaded: the scan; the voxels of its prepared image are gone if no step of the postprocessing can want them.
         segmentation: on the networks' grid.
         seconds: that it took.
     """
@@ -235,6 +236,8 @@ class Predictor:
             )
             self._check(found, loaded.files[0])
             found.notes.extend(notes)
+        if _looks_at_labels_only(self.bundle.postprocessing):
+            loaded = replace(loaded, data={**loaded.data, "image": _without_voxels(image)})
         return Segmented(loaded, found, time.perf_counter() - started)
 
     def finish(self, segmented: Segmented) -> Prediction:
@@ -298,7 +301,7 @@ class Predictor:
         del image
         with self._transforms:  # one by one: a composition would hold the scan beside what is made of it
             for transform in self.bundle.preprocessing.flatten().transforms:
-                data = spaced(transform, data) or apply_transform(transform, data)
+                data = prepared(transform, data)
         return Loaded(files, data, intensities, affine, warnings, axes, time.perf_counter() - started)
 
     def _check(self, found: Segmentation, file: str) -> None:
@@ -329,6 +332,18 @@ def _copy(image: np.ndarray) -> np.ndarray:
         if not np.array_equal(made[start : start + _SLICES], part):
             return image.copy()
     return made
+
+
+def _looks_at_labels_only(postprocessing: Compose) -> bool:
+    """Whether no step can want the voxels of the prepared image; an inversion wants to know what was done to it."""
+    steps = postprocessing.flatten().transforms
+    return all(type(step) in _OF_LABELS and tuple(step.keys) == ("pred",) for step in steps)
+
+
+def _without_voxels(image: MetaTensor) -> MetaTensor:
+    """As large, at the same place and with the same trace; all voxels are one zero, which takes no memory."""
+    nothing = torch.zeros((), dtype=image.dtype).expand(image.shape)
+    return MetaTensor(nothing, meta=dict(image.meta), applied_operations=[*image.applied_operations])
 
 
 def _checked_label(label: torch.Tensor, shape: tuple[int, ...], affine: np.ndarray, *, largest: int) -> np.ndarray:

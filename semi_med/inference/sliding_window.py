@@ -146,21 +146,26 @@ class ProbabilityWindowInferer(Inferer):
             for group in batches(grid, lambda: ladder.rung.at_once):
                 for place, result in _results(group, volume, grid, ladder, thin=axis if flat else None):
                     sums = sums or Sums(grid, result)
-                    if (slab := ladder.attempt(partial(_finish, sums, place[grid.axis], ladder))) is not None:
-                        yield slab
+                    yield from _finished(sums, place[grid.axis], ladder)
                     ladder.attempt(partial(_add, sums, place, result, ladder))
                 done += len(group)
                 if progress is not None:
                     progress(done, len(grid))
-            if sums is not None and (slab := _finish(sums, grid.padded[grid.axis], ladder)) is not None:
-                yield slab
+            if sums is not None:
+                yield from _finished(sums, grid.padded[grid.axis], ladder)
         finally:
             ladder.close()
 
 
-def _finish(sums: Sums, upto: int, ladder: Ladder) -> Slab | None:
-    sums.to(ladder.rung.stitch)
-    return sums.finish(upto)
+def _finished(sums: Sums, upto: int, ladder: Ladder) -> Iterator[Slab]:
+    """The slabs before a plane, each made again one rung lower where memory runs out."""
+
+    def attempt() -> Slab | None:
+        sums.to(ladder.rung.stitch)
+        return sums.finish(upto)
+
+    while (slab := ladder.attempt(attempt)) is not None:
+        yield slab
 
 
 def _add(sums: Sums, place: Place, result: Tensor, ladder: Ladder) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Place: TypeAlias = tuple[int, ...]  # first voxel of a window, on each axis
+_AT_ONCE = 2**24  # numbers of a slab; what is made of it then takes little memory and stays near the processor
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Sums:
     def __init__(self, grid: WindowGrid, like: Tensor) -> None:
         self._grid = grid
         self._start = 0  # plane of the padded volume that the sums begin with
+        self._given = 0  # planes from there on whose means have been handed out
         self._channels = len(like)
         self._side_by_side = like.stride(0) == 1 and len(like) > 1  # as channels lie in memory is how they are added
         self._counts = [grid.counts(axis) for axis in range(len(grid.size))]
@@ -141,18 +143,29 @@ class Sums:
         self._values[(slice(None), *inside)] += result.to(self._values.device)
 
     def finish(self, upto: int) -> Slab | None:
-        """The means of the planes before this one of the padded volume, which no further window reaches."""
-        axis, planes = self._grid.axis, upto - self._start
-        if planes <= 0 or self._values is None:
-            return None
-        means = self._values.narrow(1 + axis, 0, planes).clone()
+        """The next means of the planes before this one of the padded volume, which no further window reaches.
+
+        Asked again and again, it gives all of them in slabs of a few planes, and None when there are no more.
+        """
+        while self._values is not None and (planes := upto - self._start - self._given) > 0:
+            plane = self._values.select(1 + self._grid.axis, 0).numel()
+            slab = self._means(min(planes, max(_AT_ONCE // plane, 1)))
+            if slab is not None:
+                return slab
+        if self._values is not None and self._given:
+            self._forget(self._values, self._given)
+        return None
+
+    def _means(self, planes: int) -> Slab | None:
+        axis, first = self._grid.axis, self._start + self._given
+        assert self._values is not None
+        means = self._values.narrow(1 + axis, self._given, planes).clone()
         for number, counts in enumerate(self._counts):
             if number == axis:
-                counts = counts[self._start : upto]
+                counts = counts[first : first + planes]
             means /= counts.reshape([-1 if place == number else 1 for place in range(len(self._counts))])
-        slab = self._unpadded(means)
-        self._forget(self._values, planes)
-        return slab
+        self._given += planes
+        return self._unpadded(means, first)
 
     def _forget(self, values: Tensor, planes: int) -> None:
         axis = 1 + self._grid.axis
@@ -161,10 +174,10 @@ class Sums:
             values.select(axis, plane).copy_(values.select(axis, plane + planes))
         values.narrow(axis, left, planes).zero_()
         self._start += planes
+        self._given = 0
 
-    def _unpadded(self, means: Tensor) -> Slab | None:
-        """Without what lies in the padding."""
-        start = self._start
+    def _unpadded(self, means: Tensor, start: int) -> Slab | None:
+        """Without what lies in the padding; `start` is the first plane of the padded volume."""
         for number, (length, (before, _)) in enumerate(zip(self._grid.size, self._grid.padding, strict=True)):
             if number == self._grid.axis:
                 first = max(before - start, 0)

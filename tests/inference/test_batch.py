@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from inference_samples import convolution, write_bundle, write_nifti
+from test_dicom_safety import run_cli
 
 from semi_med.errors import InputError, ProblemsError
 from semi_med.files import append_line
@@ -118,7 +119,7 @@ def test_a_killed_batch_goes_on_where_it_was(tmp_path, bundle, image):
     script = f"from semi_med.inference import predict; {call}"
     child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
     journal = out / "manifest.jsonl"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until and (not journal.exists() or journal.read_bytes().count(b"\n") < 5):
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
@@ -275,6 +276,44 @@ def test_the_next_scan_is_read_and_the_one_before_written_while_the_networks_run
         monkeypatch.setattr(Predictor, method, together(getattr(Predictor, method), step))
     rows = run(bundle, scans, tmp_path / "out")
     assert [row["status"] for row in rows] == ["done"] * 3
+
+
+def test_what_is_being_written_when_ctrl_c_comes_is_finished_and_recorded(tmp_path, bundle, scans, monkeypatch):
+    writes, original = threading.Event(), Predictor.finish
+
+    def segment(self, loaded, *, original=Predictor.segment, **options):
+        if loaded.files[0].endswith("b.nii.gz"):
+            assert writes.wait(20)
+            raise KeyboardInterrupt
+        return original(self, loaded, **options)
+
+    def finish(self, segmented):
+        writes.set()
+        time.sleep(0.2)
+        return original(self, segmented)
+
+    monkeypatch.setattr(Predictor, "segment", segment)
+    monkeypatch.setattr(Predictor, "finish", finish)
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(bundle, scans, tmp_path / "out", report=lambda row, done, total: told.append(row["case"]))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [(case["case"], case["status"]) for case in record["cases"]] == [("a", "done")]
+    assert told == ["a"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*_seg*")) == ["a_seg.nii.gz"]
+    monkeypatch.undo()
+    assert skipped(run(bundle, scans, tmp_path / "out", skip_existing=True)) == ["a"]
+
+
+def test_ctrl_c_is_answered_with_one_line(tmp_path, bundle, scans, monkeypatch, capsys):
+    def stop(self, loaded, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "segment", stop)
+    code = run_cli(["predict", str(bundle), str(scans), "-o", str(tmp_path / "out"), "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert code == 130
+    assert printed.err == "stopped; what is done is written; the same command with --skip-existing goes on\n"
 
 
 def test_of_large_scans_no_two_are_held(tmp_path, bundle, scans, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +17,7 @@ from semi_med.errors import InputError, ProblemsError
 from semi_med.inference.batch import predict
 from semi_med.inference.batch_files import collect_cases
 from semi_med.inference.dicom import is_dicom
-from semi_med.inference.io import read_image, write_label
+from semi_med.inference.io import read_image, write_image, write_label
 from semi_med.inference.reader import ScanReader
 from tests.corpus.dicom_corpus import oblique, plan_series
 
@@ -95,6 +96,31 @@ def test_dicom_beside_other_scans_is_not_guessed_at(tmp_path):
     with pytest.raises(ProblemsError) as caught:
         collect_cases([tmp_path / "visit"], tmp_path / "out")
     assert caught.value.problems[0].code == "MIXED_FORMATS"
+
+
+def test_beside_volumes_each_zip_and_each_folder_with_dicom_is_a_case(tmp_path, bundle):
+    plan = plan_series(shape=SMALL, axes=oblique(1))
+    folder = tmp_path / "new"
+    plan.write(folder / "deep" / "visit 1")
+    shutil.make_archive(str(folder / "visit 2"), "zip", folder / "deep")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "read me.txt").write_text("no scan")
+    write_image(folder / "a.nii", plan.real, affine=plan.affine)
+    out = folder / "out"  # of an earlier run too, with its DICOM
+    for _ in range(2):
+        rows = predict(bundle, [folder], out, device="cpu")
+        assert [row["case"] for row in rows] == ["a", "visit 2", "deep"]
+    labels = [np.asarray(nib.load(out / str(row["output"])).dataobj) for row in rows]
+    assert all(np.array_equal(label, plan.real > plan.real.mean()) for label in labels)
+
+
+def test_a_folder_of_zips_is_a_case_for_each(tmp_path):
+    series = plan_series(shape=SMALL).write(tmp_path / "series")
+    for name in ("two", "one"):
+        shutil.make_archive(str(tmp_path / "new" / name), "zip", series)
+    assert [case.name for case in collect_cases([tmp_path / "new"], tmp_path / "out")] == ["one", "two"]
+    shutil.copytree(series, tmp_path / "new", dirs_exist_ok=True)  # a series, with copies of it
+    assert [case.name for case in collect_cases([tmp_path / "new"], tmp_path / "out")] == ["new"]
 
 
 def test_folders_of_one_name_would_share_an_output(tmp_path):

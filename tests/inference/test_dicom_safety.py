@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +98,28 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_child():
         assert os.getsid(child._process.pid) != os.getsid(0)
     finally:
         child.kill()
+
+
+def test_a_child_that_reads_can_be_stopped(tmp_path, bad_child):
+    plan_series(shape=SMALL).write(tmp_path)
+    bad_child("time.sleep(600)")
+    caught: list[SemiMedError] = []
+
+    def read() -> None:
+        try:
+            read_image(tmp_path)
+        except SemiMedError as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until = time.monotonic() + 60
+    while not dicom_process._reading and time.monotonic() < until:
+        time.sleep(0.01)
+    dicom_process.stop_reading()
+    reader.join(60)
+    assert [error.code for error in caught] == ["STOPPED"]
+    assert not dicom_process._reading
 
 
 def test_a_child_that_rested_too_long_is_replaced(tmp_path):

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Spacingd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semi_med.inference import Predictor, predictor
+from semi_med.inference import Predictor, preprocessing
 from semi_med.inference.resampling import Stretch, spaced
 
 SHAPE = (13, 10, 17)
@@ -83,7 +83,7 @@ def test_labels_and_maps_come_back_as_monai_brings_them(tmp_path, monkeypatch, i
     load = Predictor.load(bundle_with_spacing(tmp_path / "b"), device="cpu", maps=maps)
     found = load(path)
     with monkeypatch.context() as plain:
-        plain.setattr(predictor, "spaced", lambda transform, data: None)
+        plain.setattr(preprocessing, "spaced", lambda transform, data: None)
         plain.setattr("semi_med.inference.segmentation.stretch_back", lambda image, operations: None)
         wanted = load(path)
     for name in maps:
