@@ -42,8 +42,18 @@ from semi_med.metrics import write_csv
 from semi_med.recipes.compose import compose
 
 SPLIT_SEED = 0
+ADAMW = {  # in so few updates the recipes' SGD leaves a structure empty
+    "_target_": "torch.optim.AdamW",
+    "params": "$[p for network in @method.networks().values() for p in network.parameters() if p.requires_grad]",
+    "lr": "@learning_rate",
+    "weight_decay": 0.01,
+}
 SMALL = {  # a network and crops that a processor trains in seconds; the same for all methods
     "hippocampus": {
+        "optimizer": json.dumps(ADAMW),
+        "learning_rate": "0.002",
+        "amp": "true",
+        "channels_last": "true",
         "network_def#base_filters": "8",
         "network_def#levels": "3",
         "crop_size": "[24,32,24]",
