@@ -21,9 +21,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from semi_med.errors import SemiMedError
 from semi_med.files import write_atomically
-from semi_med.inference.io import read_label
 from semi_med.label_app.models import Model
-from semi_med.label_app.study import FINAL, HeldOut, sections_of
+from semi_med.label_app.study import HeldOut, final_label, sections_of
 
 logger = logging.getLogger("semi_med.label")
 
@@ -151,7 +150,7 @@ class HeldOutDice(ScoringMethod):
         self.model.require()
         result = {}
         for scan in sections_of(datastore, self.held_out).validation:
-            label = read_label(datastore.get_label_uri(scan, FINAL), flat=self.model.bundle.dimensions == 2).array
+            label = final_label(scan, datastore, self.model.bundle).array
             found = self.model.predictor()(datastore.get_image_uri(scan)).label
             dice = {name: _dice(found == value, label == value) for name, value in self.model.bundle.labels.items()}
             result[scan] = {name: round(value, 4) for name, value in dice.items() if not math.isnan(value)}

@@ -14,9 +14,9 @@ from semi_med.label_app.guard.bodies import Form, too_large
 from semi_med.label_app.guard.endpoints import Endpoint
 from semi_med.label_app.guard.limits import Limits
 from semi_med.label_app.guard.store import IMAGE_SUFFIXES
+from semi_med.label_app.qupath import SUFFIX, read_annotations
 
 _LABEL_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpg", ".jpeg"))  # JPEG makes up values
-_XML_DANGER = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
 def verify_files(
@@ -32,7 +32,7 @@ def verify_files(
         shape: of the image that a label belongs to, if it is known.
 
     Raises:
-        InputError: as `read_image` and `read_label` find it.
+        InputError: as `read_image`, `read_label` and `read_annotations` find it.
         Refused: 415 for another kind of file, 422.
     """
     kinds = set(endpoint.files.values())
@@ -51,9 +51,9 @@ def verify_files(
             _read_image(path)
         elif remote and given.lower().endswith(".bin"):
             path = _named(path, ".bin")
-        elif kind == "label" and given.lower().endswith(".xml"):
-            path = _named(path, ".xml")
-            _check_xml(path)
+        elif kind == "label" and given.lower().endswith(SUFFIX):
+            path = _named(path, SUFFIX)
+            _read_annotations(path, shape)
         else:
             path = _named(path, _suffix(given, _LABEL_SUFFIXES))
             _read_label(path, shape)
@@ -100,11 +100,11 @@ def _read_label(path: Path, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _check_xml(path: Path) -> None:
-    """Annotations of QuPath: a document that defines no entities, which readers would expand or fetch."""
-    content = path.read_bytes()
-    if not content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<") or _XML_DANGER.search(content) or b"\0" in content:
-        raise Refused(422, "this is no XML without document type and entities", code="FORMAT")
+def _read_annotations(path: Path, shape: tuple[int, ...] | None) -> None:
+    """Polygons of QuPath, which lie on pictures; of these no shape is known here."""
+    if shape is not None:
+        raise Refused(422, "annotations are taken on pictures", fix="Submit a label file instead.", code="FORMAT")
+    read_annotations(path)
 
 
 # ---- sessions ------------------------------------------------------------------------------------------------------
