@@ -19,7 +19,7 @@ import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from semi_med.errors import SemiMedError
+from semi_med.errors import InputError, SemiMedError
 from semi_med.files import write_atomically
 from semi_med.label_app.models import Model
 from semi_med.label_app.study import HeldOut, final_label, sections_of
@@ -152,6 +152,13 @@ class HeldOutDice(ScoringMethod):
         for scan in sections_of(datastore, self.held_out).validation:
             label = final_label(scan, datastore, self.model.bundle).array
             found = self.model.predictor()(datastore.get_image_uri(scan)).label
+            if found.shape != label.shape:
+                raise InputError(
+                    f"the label has {label.shape} voxels, the scan {found.shape}",
+                    where=f"label of {scan}",
+                    fix="Label it again.",
+                    code="GEOMETRY",
+                )
             dice = {name: _dice(found == value, label == value) for name, value in self.model.bundle.labels.items()}
             result[scan] = {name: round(value, 4) for name, value in dice.items() if not math.isnan(value)}
             self.scores.add(scan, dice=result[scan], dice_round=self.model.version)
