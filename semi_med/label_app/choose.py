@@ -89,10 +89,16 @@ class Disagree(ScoringMethod):
         return self.scores.left(datastore.get_unlabeled_images(), most=int(most))
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Scores up to `max_samples` scans in all; a scan that cannot be read is passed over and named."""
-        scans, failed = self.left(request, datastore), []
+        """Scores up to `max_samples` scans in all; a scan that cannot be read is passed over and named.
+
+        With `max_seconds`, no scan is begun once these are over, and the others stay without a score.
+        """
+        scans, done, failed = self.left(request, datastore), 0, []
+        over = time.monotonic() + float(request.get("max_seconds", math.inf))
         for number, scan in enumerate(scans, start=1):
-            version = self.model.version
+            if number > 1 and time.monotonic() > over:
+                break
+            done, version = number, self.model.version
             try:
                 score = self._score(Path(datastore.get_image_uri(scan)))
             except SemiMedError as error:
@@ -101,7 +107,7 @@ class Disagree(ScoringMethod):
                 continue
             self.scores.add(scan, disagreement=round(score, 4), round=version)
             logger.info(f"scored {number} of {len(scans)}: {scan} {score:.3f}")
-        return {"scored": len(scans) - len(failed), "failed": failed, "round": self.model.version}
+        return {"scored": done - len(failed), "failed": failed, "round": self.model.version}
 
     def _score(self, scan: Path) -> float:
         if self.model.bundle.two_networks:

@@ -40,6 +40,7 @@ from semi_med.label_app.train import Train
 logger = logging.getLogger("semi_med.label")
 
 _MOST_ITERATIONS = 1000  # of a round, where nothing is said: an annotator waits for it
+_SCORING_SECONDS = 60.0  # after a training, or as long as it took
 _STATUS = {"NO_MODEL": 409, "NO_LABELS": 409, "NO_CASES": 409, "BUSY": 409, "NOT_FOUND": 404}
 
 
@@ -152,7 +153,9 @@ class SemiMedApp(MONAILabelApp):
             trainer = self._trainer(name)
             trainer.ends_with_parent = not self._server_mode
             result = trainer(dict(request), self.datastore())
-            result["scoring"] = Disagree(trainer.model)({}, self.datastore())
+            # on a processor many large scans would take far longer than the training that somebody waits for
+            limit = {"max_seconds": max(_SCORING_SECONDS, result["seconds"])}
+            result["scoring"] = Disagree(trainer.model)(limit, self.datastore())
         return result
 
     def scoring(self, request: dict[str, Any], datastore: Any = None) -> Any:

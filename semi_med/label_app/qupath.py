@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -200,8 +199,13 @@ def _joined(rings: Sequence[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def annotations_xml(shapes: Sequence[Shape], names: Mapping[str, Any]) -> str:
-    """What QuPath's plugin reads as the answer to Run."""
+def annotations_xml(shapes: Sequence[Shape], names: Iterable[str]) -> str:
+    """What QuPath's plugin reads as the answer to Run.
+
+    Args:
+        shapes: of the classes.
+        names: of all classes; each has a colour of its own.
+    """
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
     lines = ['<?xml version="1.0"?>', "<ASAP_Annotations>", "<Annotations>"]
     for shape in shapes:

@@ -188,6 +188,13 @@ def test_a_label_on_another_grid_is_named(published, study, monkeypatch):
         HeldOutDice(published, held_out)({}, Store(study, {"scan_0": {}, "scan_1": {}}))
 
 
+def test_when_its_time_is_over_scoring_ends_after_the_scan_that_it_was_at(published, study, monkeypatch):
+    calls = answer(published, monkeypatch, {"1": np.array([0, 1]), "2": np.array([0, 1])})
+    found = Disagree(published)({"max_seconds": 0}, Store(study, {"scan_0": {}}))
+    assert (found["scored"], calls["1"], len(Scores(published).read())) == (1, 1, 1)
+    assert Disagree(published)({}, Store(study, {"scan_0": {}}))["scored"] == 6
+
+
 def test_scores_that_are_torn_are_no_scores(model):
     model.folder.mkdir(parents=True)
     (model.folder / "scores.json").write_text('{"scan_1": {"dis')
