@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import random
 import shutil
@@ -38,12 +39,21 @@ from monailabel.client import MONAILabelClient
 from semi_med.files import write_atomically
 from semi_med.inference.io import read_label
 from semi_med.label_app.models import Bundle, top_of
-from semi_med.metrics import write_csv
 from semi_med.recipes.compose import compose
 
 SPLIT_SEED = 0
+ADAMW = {  # in so few updates the recipes' SGD leaves a structure empty
+    "_target_": "torch.optim.AdamW",
+    "params": "$[p for network in @method.networks().values() for p in network.parameters() if p.requires_grad]",
+    "lr": "@learning_rate",
+    "weight_decay": 0.01,
+}
 SMALL = {  # a network and crops that a processor trains in seconds; the same for all methods
     "hippocampus": {
+        "optimizer": json.dumps(ADAMW),
+        "learning_rate": "0.002",
+        "amp": "true",
+        "channels_last": "true",
         "network_def#base_filters": "8",
         "network_def#levels": "3",
         "crop_size": "[24,32,24]",
@@ -170,7 +180,8 @@ class Session:
 
     def _round(self) -> dict[str, Any]:
         started = time.monotonic()
-        self.client.train_start(self.cell.method, {"seed": self.cell.seed})
+        anew = {"start_from_last_model": False} if self.options.anew else {}
+        self.client.train_start(self.cell.method, {"seed": self.cell.seed, **anew})
         while (status := self.client.train_status())["status"] in ("SUBMITTED", "RUNNING"):
             time.sleep(0.5)
         if status["status"] != "DONE":
@@ -225,6 +236,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """A row for each round."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
 def main() -> None:
     """Run the cells that are not there, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,6 +260,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=40, help="scans of a study")
     parser.add_argument("--measured", type=int, default=20, help="scans that the model is measured on")
     parser.add_argument("--iterations", type=int, default=150, help="updates of a training")
+    parser.add_argument("--anew", action="store_true", help="every round begins with new networks")
     parser.add_argument("--device", help="by default CUDA if there is one")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the bundle")
     options = parser.parse_args()
@@ -256,7 +277,7 @@ def main() -> None:
                     session = Session(cell, options.data, found, options, folder=options.output / "work" / cell.name)
                     write_atomically(record, json.dumps({"options": chosen, "rows": session.run()}, indent=1))
                 rows += json.loads(record.read_text(encoding="utf-8"))["rows"]
-                write_csv(options.output / "rounds.csv", rows)
+                write_atomically(options.output / "rounds.csv", as_csv(rows))
                 write_atomically(options.output / "table.md", table(rows))
     print(table(rows))
 

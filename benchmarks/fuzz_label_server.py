@@ -230,7 +230,7 @@ def at_once(address: tuple[str, int], model: str, study: Path, count: int, place
     started = time.monotonic()
     serial = [infer(number) for number in range(count)]
     between = time.monotonic()
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(max(count, 1)) as pool:
         found = list(pool.map(infer, range(count)))
     return {
         "inferences": count,

@@ -48,6 +48,22 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_FORMATS
 
 
+def picture_shape(path: Path) -> tuple[int, int, int]:
+    """Columns and rows of a picture, and its one slice; no pixel is read.
+
+    Raises:
+        InputError: code EMPTY_FILE, UNREADABLE or TOO_LARGE.
+    """
+    from PIL import Image
+
+    check_regular_file(path)
+    try:
+        with decoding(path), Image.open(path, formats=[PICTURE_FORMATS[path.suffix.lower()]]) as picture:
+            return (*picture.size, 1)
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+
+
 def read_picture(path: Path, wanted: Wanted) -> RawVolume:
     """Pixels of one picture.
 

@@ -19,11 +19,10 @@ import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from semi_med.errors import SemiMedError
+from semi_med.errors import InputError, SemiMedError
 from semi_med.files import write_atomically
-from semi_med.inference.io import read_label
 from semi_med.label_app.models import Model
-from semi_med.label_app.study import FINAL, HeldOut, sections_of
+from semi_med.label_app.study import HeldOut, final_label, sections_of
 
 logger = logging.getLogger("semi_med.label")
 
@@ -90,10 +89,16 @@ class Disagree(ScoringMethod):
         return self.scores.left(datastore.get_unlabeled_images(), most=int(most))
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
-        """Scores up to `max_samples` scans in all; a scan that cannot be read is passed over and named."""
-        scans, failed = self.left(request, datastore), []
+        """Scores up to `max_samples` scans in all; a scan that cannot be read is passed over and named.
+
+        With `max_seconds`, no scan is begun once these are over, and the others stay without a score.
+        """
+        scans, done, failed = self.left(request, datastore), 0, []
+        over = time.monotonic() + float(request.get("max_seconds", math.inf))
         for number, scan in enumerate(scans, start=1):
-            version = self.model.version
+            if number > 1 and time.monotonic() > over:
+                break
+            done, version = number, self.model.version
             try:
                 score = self._score(Path(datastore.get_image_uri(scan)))
             except SemiMedError as error:
@@ -102,7 +107,7 @@ class Disagree(ScoringMethod):
                 continue
             self.scores.add(scan, disagreement=round(score, 4), round=version)
             logger.info(f"scored {number} of {len(scans)}: {scan} {score:.3f}")
-        return {"scored": len(scans) - len(failed), "failed": failed, "round": self.model.version}
+        return {"scored": done - len(failed), "failed": failed, "round": self.model.version}
 
     def _score(self, scan: Path) -> float:
         if self.model.bundle.two_networks:
@@ -151,8 +156,15 @@ class HeldOutDice(ScoringMethod):
         self.model.require()
         result = {}
         for scan in sections_of(datastore, self.held_out).validation:
-            label = read_label(datastore.get_label_uri(scan, FINAL), flat=self.model.bundle.dimensions == 2).array
+            label = final_label(scan, datastore, self.model.bundle).array
             found = self.model.predictor()(datastore.get_image_uri(scan)).label
+            if found.shape != label.shape:
+                raise InputError(
+                    f"the label has {label.shape} voxels, the scan {found.shape}",
+                    where=f"label of {scan}",
+                    fix="Label it again.",
+                    code="GEOMETRY",
+                )
             dice = {name: _dice(found == value, label == value) for name, value in self.model.bundle.labels.items()}
             result[scan] = {name: round(value, 4) for name, value in dice.items() if not math.isnan(value)}
             self.scores.add(scan, dice=result[scan], dice_round=self.model.version)

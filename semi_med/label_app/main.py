@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
@@ -25,16 +27,20 @@ from monailabel.utils.async_tasks.utils import processes
 
 from semi_med import __version__
 from semi_med.errors import InputError, ResourceError, SemiMedError
+from semi_med.inference.io import read_label
 from semi_med.label_app.batch import BatchSegment
 from semi_med.label_app.choose import AtRandom, Disagree, HeldOutDice, MostDisagreed
 from semi_med.label_app.infer import Segment
 from semi_med.label_app.models import check_settings, models_of
+from semi_med.label_app.qupath import SUFFIX as ANNOTATIONS
+from semi_med.label_app.qupath import annotations_xml, outlines
 from semi_med.label_app.study import HELD_OUT, HeldOut
 from semi_med.label_app.train import Train
 
 logger = logging.getLogger("semi_med.label")
 
 _MOST_ITERATIONS = 1000  # of a round, where nothing is said: an annotator waits for it
+_SCORING_SECONDS = 60.0  # after a training, or as long as it took
 _STATUS = {"NO_MODEL": 409, "NO_LABELS": 409, "NO_CASES": 409, "BUSY": 409, "NOT_FOUND": 404}
 
 
@@ -104,6 +110,28 @@ class SemiMedApp(MONAILabelApp):
                 raise InputError("there is no such scan in the study", where=image[:100], code="NOT_FOUND")
             return super().infer(request, datastore)
 
+    def infer_wsi(self, request: dict[str, Any], datastore: Any = None) -> Any:
+        """As QuPath's Run asks for it: polygons over a picture, in the region that is marked, if one is."""
+        with answered():
+            model = self.models.get(str(request.get("model")))
+            if model is None or model.bundle.dimensions != 2 or request.get("output") != "asap":
+                raise InputError(
+                    "annotations are given of pictures, as QuPath reads them",
+                    where=str(request.get("model"))[:100],
+                    fix="Ask a model of pictures for output=asap, or for a mask under /infer/.",
+                    code="FORMAT",
+                )
+            found = self.infer({**request, "save_label": False}, datastore)
+            mask = Path(found["file"])
+            try:
+                label = read_label(mask, flat=True).array
+            finally:
+                mask.unlink()
+            if label.shape[2] > 1:
+                raise InputError("annotations lie on a picture, this scan has slices", code="FORMAT")
+            shapes = outlines(within(label, request), model.bundle.labels)
+            return {"file": as_file(annotations_xml(shapes, model.bundle.labels)), "params": found["params"]}
+
     def check_training(self, name: str | None) -> None:
         """Answers with an error if a model, or any of them, has nothing to be trained on."""
         with answered():
@@ -125,7 +153,9 @@ class SemiMedApp(MONAILabelApp):
             trainer = self._trainer(name)
             trainer.ends_with_parent = not self._server_mode
             result = trainer(dict(request), self.datastore())
-            result["scoring"] = Disagree(trainer.model)({}, self.datastore())
+            # on a processor many large scans would take far longer than the training that somebody waits for
+            limit = {"max_seconds": max(_SCORING_SECONDS, result["seconds"])}
+            result["scoring"] = Disagree(trainer.model)(limit, self.datastore())
         return result
 
     def scoring(self, request: dict[str, Any], datastore: Any = None) -> Any:
@@ -157,6 +187,25 @@ class SemiMedApp(MONAILabelApp):
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is downloaded."""
+
+
+def within(label: np.ndarray, request: Mapping[str, Any]) -> np.ndarray:
+    """A label (columns, rows, 1) with nothing outside of the region that `location` and `size` mark, if they do."""
+    location, size = request.get("location") or (0, 0), request.get("size") or (0, 0)
+    if not any(size):
+        return label
+    place = tuple(slice(max(0, first), max(0, first + length)) for first, length in zip(location, size, strict=True))
+    marked = np.zeros_like(label)
+    marked[place] = label[place]
+    return marked
+
+
+def as_file(xml: str) -> str:
+    """A temporary file, which the server removes when it is sent."""
+    descriptor, file = tempfile.mkstemp(prefix="semi_med_", suffix=ANNOTATIONS)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(xml)
+    return file
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Scans are linked to, labels are copied: what was trained on stays what it was wh
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,8 +21,11 @@ from semi_med.data.members import Member
 from semi_med.data.members import subject_pattern as pattern_of
 from semi_med.errors import InputError
 from semi_med.files import write_atomically
-from semi_med.inference.io import READ_SUFFIXES, read_label, write_label
+from semi_med.inference.io import READ_SUFFIXES, Scan, read_image, read_label, write_label
+from semi_med.inference.picture_check import is_picture
 from semi_med.label_app.models import Bundle
+from semi_med.label_app.qupath import SUFFIX as ANNOTATIONS
+from semi_med.label_app.qupath import draw, read_annotations
 
 HELD_OUT = 0.2  # share of the labelled scans that are validated with
 _FEWEST = 2  # labelled scans that are trained with before one is held out
@@ -186,18 +190,50 @@ def _suffix(path: Path) -> str:
 
 def _copy_label(folder: Path, name: str, datastore: Any, bundle: Bundle) -> str:
     source = Path(datastore.get_label_uri(name, FINAL))
-    names = _names_in(datastore.get_label_info(name, FINAL) or {})
-    target = folder / "labels" / f"{name}{_suffix(source)}"
+    drawn = source.suffix.lower() == ANNOTATIONS
+    target = folder / "labels" / f"{name}{'.png' if drawn else _suffix(source)}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not names:
+    if not drawn and not _names_in(datastore.get_label_info(name, FINAL) or {}):
         shutil.copyfile(source, target)
         return f"labels/{target.name}"
-    scan = read_label(source, flat=bundle.dimensions == 2)
-    there = set(np.unique(scan.array).tolist()) - {0}
-    numbers = numbers_of({old: one for old, one in names.items() if old in there}, bundle, where=f"label of {name}")
+    scan = final_label(name, datastore, bundle)
     target = target.with_name(f"{name}{'.png' if target.name.endswith('.png') else '.nii.gz'}")
-    write_label(target, _renumber(scan.array, numbers), affine=scan.affine, axes=scan.axes)
+    write_label(target, scan.array, affine=scan.affine, axes=scan.axes)
     return f"labels/{target.name}"
+
+
+def final_label(name: str, datastore: Any, bundle: Bundle) -> Scan:
+    """The label that a person has submitted for a scan, with the bundle's numbers where the client gave names.
+
+    Raises:
+        InputError: it cannot be read, or has structures that the bundle does not know.
+    """
+    source, where = Path(datastore.get_label_uri(name, FINAL)), f"label of {name}"
+    if source.suffix.lower() == ANNOTATIONS:
+        return _drawn(source, Path(datastore.get_image_uri(name)), bundle, where=where)
+    scan = read_label(source, flat=bundle.dimensions == 2)
+    names = _names_in(datastore.get_label_info(name, FINAL) or {})
+    if not names:
+        return scan
+    there = set(np.unique(scan.array).tolist()) - {0}
+    numbers = numbers_of({old: one for old, one in names.items() if old in there}, bundle, where=where)
+    return dataclasses.replace(scan, array=_renumber(scan.array, numbers))
+
+
+def _drawn(source: Path, picture: Path, bundle: Bundle, *, where: str) -> Scan:
+    """Annotations as class indices on the pixels of their picture."""
+    shapes = read_annotations(source)
+    names = dict(enumerate({one.name: None for one in shapes}))
+    numbers = {names[place]: value for place, value in numbers_of(names, bundle, where=where).items()}
+    if not is_picture(picture):
+        raise InputError(
+            f"annotations lie on a picture, the scan is {picture.name}",
+            where=where,
+            fix="Submit a label file instead.",
+            code="FORMAT",
+        )
+    scan = read_image(picture, channels=len(bundle.channels))
+    return Scan(draw(shapes, numbers, size=scan.array.shape[:2]), scan.affine)
 
 
 def _names_in(info: Mapping[str, Any]) -> dict[int, str]:

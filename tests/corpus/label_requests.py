@@ -104,6 +104,7 @@ class Requests:
             self.bad_file,
             self.bad_file,
             self.bad_archive,
+            self.bad_annotations,
             self.bad_dicom,
             self.bad_notes,
             self.too_long,
@@ -267,6 +268,23 @@ class Requests:
         )()
         name = self.random.choice(("a.zip", "a.tar.gz", "a.rar", "../a.zip", "a.ZIP"))
         return self._form("archive", "PUT", "/session/?uncompress=true", [("files", name, content)])
+
+    def bad_annotations(self) -> Asked:
+        """Polygons that open files, grow without end, or are none; and sound ones for what is no picture."""
+        point = '<Coordinate Order="{}" X="{}" Y="{}"/>'
+        sound = "".join(point.format(*place) for place in ((0, 1, 1), (1, 4, 1), (2, 4, 4)))
+        shape = '<Annotation Name="a" PartOfGroup="a" Type="{}"><Coordinates>{}</Coordinates></Annotation>'
+        whole = f"<ASAP_Annotations><Annotations>{shape}</Annotations></ASAP_Annotations>"
+        entity = f'<!DOCTYPE a [<!ENTITY a SYSTEM "file://{self.canary}">]>'
+        laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+        texts = [whole.format("Polygon", sound), whole.format("Ellipse", sound), whole.format("Polygon", "")]
+        texts += [entity + whole.format("Polygon", sound).replace('Name="a"', 'Name="&a;"'), "<a>" * 50_000, "<kml/>"]
+        texts += [f'<!DOCTYPE a [<!ENTITY a0 "a">{laughs}]><ASAP_Annotations>&a9;</ASAP_Annotations>', "", "\0", "&a;"]
+        texts += [whole.format("Polygon", point.format("x", "nan", "1e999") * 3), whole[:-20].format("Polygon", sound)]
+        texts += [f'<?xml version="1.0" encoding="cp037"?>{entity}', f"<?xml-stylesheet href='{self.canary}'?><a/>"]
+        content = self.random.choice(texts).encode(self.random.choice(("utf-8", "utf-16", "utf-8")))
+        target = f"/datastore/label?image={self.random.choice((self.case, f'{self.case}zz'))}&tag=fuzz"
+        return self._form("annotations", "PUT", target, [("label", "a.xml", content)])
 
     def bad_dicom(self) -> Asked:
         """Files that begin as DICOM does and go on otherwise."""

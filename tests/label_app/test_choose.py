@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from label_samples import Store
@@ -159,8 +160,6 @@ def test_a_seed_draws_the_same_scan_again(study):
 
 
 def test_the_model_is_measured_on_what_is_held_out_alone(published, study, tmp_path, monkeypatch):
-    import nibabel as nib
-
     held_out = HeldOut(tmp_path / "sides.json")
     held_out.file.write_text(json.dumps({"scan_0": "training", "scan_1": "validation"}))
     store = Store(study, {"scan_0": {}, "scan_1": {}})
@@ -169,6 +168,31 @@ def test_the_model_is_measured_on_what_is_held_out_alone(published, study, tmp_p
     found = HeldOutDice(published, held_out)({}, store)
     assert found["scans"] == {"scan_1": {"anterior hippocampus": 1.0, "posterior hippocampus": 0.0}}
     assert found["mean_dice"] == 0.5
+
+
+def test_the_model_is_measured_on_a_label_with_its_structures_as_the_client_named_them(published, study, monkeypatch):
+    names = [{"name": "posterior hippocampus", "idx": 1}, {"name": "anterior hippocampus", "idx": 2}]
+    held_out = HeldOut(published.folder / "held_out.json")
+    held_out.file.write_text('{"scan_0": "training", "scan_1": "validation"}')
+    store = Store(study, {"scan_0": {}, "scan_1": {"label_info": names}})
+    truth = np.asarray(nib.load(store.get_label_uri("scan_1", "final")).dataobj)
+    answer(published, monkeypatch, {"1": np.array([0, 2, 1])[truth]})
+    assert HeldOutDice(published, held_out)({}, store)["mean_dice"] == 1
+
+
+def test_a_label_on_another_grid_is_named(published, study, monkeypatch):
+    held_out = HeldOut(published.folder / "held_out.json")
+    held_out.file.write_text('{"scan_0": "training", "scan_1": "validation"}')
+    answer(published, monkeypatch, {"1": np.zeros((3, 3, 3), int)})
+    with pytest.raises(InputError, match=r"label of scan_1: the label has .*18, 22, 20"):
+        HeldOutDice(published, held_out)({}, Store(study, {"scan_0": {}, "scan_1": {}}))
+
+
+def test_when_its_time_is_over_scoring_ends_after_the_scan_that_it_was_at(published, study, monkeypatch):
+    calls = answer(published, monkeypatch, {"1": np.array([0, 1]), "2": np.array([0, 1])})
+    found = Disagree(published)({"max_seconds": 0}, Store(study, {"scan_0": {}}))
+    assert (found["scored"], calls["1"], len(Scores(published).read())) == (1, 1, 1)
+    assert Disagree(published)({}, Store(study, {"scan_0": {}}))["scored"] == 6
 
 
 def test_scores_that_are_torn_are_no_scores(model):

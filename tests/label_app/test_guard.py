@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from guard_samples import TOKEN, image_bytes, label_bytes, write_studies, zipped
 from stub_server import FAR, Asker
 
 from semi_med.errors import InputError
+from semi_med.inference.io import write_label
 from semi_med.label_app.guard import Limits
 from semi_med.label_app.guard.answers import Refused, refusal_of, refusal_of_answer, without_paths
 from semi_med.label_app.guard.endpoints import CLOSED, ENDPOINTS
@@ -393,11 +395,45 @@ def test_a_label_of_something_flat_fits_too(ask, forms, store, image, label, sta
     assert answer.status == status
 
 
-def test_annotations_of_qupath_define_no_entities(ask, forms):
-    fine = b"<?xml version='1.0'?><ASAP_Annotations/>"
-    bad = b"<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><x>&a;</x>"
-    assert ask.form("PUT", "/datastore/label?image=case_0", [("label", "x.xml", fine)]).status == 200
-    assert ask.form("PUT", "/datastore/label?image=case_0", [("label", "x.xml", bad)]).status == 422
+POLYGON = """<?xml version='1.0' encoding='UTF-8' standalone='no'?>
+<ASAP_Annotations><Annotations Name="" Description="" X="0" Y="0" W="0" H="0">
+<Annotation Color="#ff0000" Name="organ" PartOfGroup="organ" Type="Polygon"><Coordinates>
+<Coordinate Order="0" X="1" Y="1"/><Coordinate Order="1" X="4" Y="1"/><Coordinate Order="2" X="4" Y="3"/>
+</Coordinates></Annotation></Annotations></ASAP_Annotations>"""
+
+
+@pytest.fixture
+def submit(ask, forms, store):
+    """Annotations of QuPath for a picture."""
+    write_label(store / "picture.png", np.zeros((6, 5, 1), np.uint8), affine=np.eye(4))
+
+    def send(text: str | bytes, image: str = "picture"):
+        content = text if isinstance(text, bytes) else text.encode()
+        return ask.form("PUT", f"/datastore/label?image={image}", [("label", "x.xml", content)])
+
+    return send
+
+
+def test_annotations_of_qupath_pass_for_a_picture_alone(submit):
+    assert submit(POLYGON).status == 200
+    answer = submit(POLYGON, "case_0")
+    assert (answer.status, answer.detail) == (422, "annotations are taken on pictures. Submit a label file instead.")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>" + POLYGON[55:],
+        POLYGON.replace("UTF-8", "cp037").encode()[:56] + "<!DOCTYPE x>".encode("cp037"),
+        POLYGON.encode("utf-16"),
+        POLYGON[:-9],
+        "<kml/>",
+        POLYGON.replace("Polygon", "Ellipse"),
+        "<ASAP_Annotations/>",
+    ],
+)
+def test_annotations_that_hide_something_or_say_nothing_are_refused(submit, bad):
+    assert submit(bad).status == 422
 
 
 @pytest.mark.parametrize(

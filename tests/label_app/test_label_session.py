@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -22,78 +17,15 @@ from label_samples import AFFINE, SHAPE, TINY, write_study
 
 pytest.importorskip("monailabel")
 
-from monailabel.client import MONAILabelClient
+from live_server import Server, running
 from monailabel.client.client import MONAILabelClientException
-
-# refuses, and writes down, every connection that leaves the machine
-OFFLINE = """
-import os, socket
-_connect = socket.socket.connect
-def connect(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-        with open(os.environ["CONNECTIONS"], "a") as file:
-            file.write(f"{address}\\n")
-        raise OSError("offline")
-    return _connect(self, address)
-socket.socket.connect = connect
-"""
-
-
-class Server:
-    """`semi-med label` in a process of its own."""
-
-    def __init__(self, folder: Path, bundles: list[Path]) -> None:
-        self.study = write_study(folder / "study", NAMES)
-        self.labels, self.connections, self.log = folder / "study_labels", folder / "connections", folder / "log"
-        (folder / "offline").mkdir()
-        (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "semi_med.cli", "label", "--studies", self.study, "--port", self.port]
-        command += ["--device", "cpu", "--iterations", 4]
-        command += [word for bundle in bundles for word in ("--bundle", bundle)]
-        command += [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
-        path = os.pathsep.join([str(folder / "offline"), str(Path(__file__).parents[2])])
-        environment = {**os.environ, "PYTHONPATH": path, "CONNECTIONS": str(self.connections)}
-        with self.log.open("wb") as stream:
-            self.process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream, env=environment)
-        self.client = MONAILabelClient(f"http://127.0.0.1:{self.port}", tmpdir=str(folder))
-        self.given = ""  # the scan that the first Next Sample gave
-
-    def wait(self, ready: Callable[[], object], *, seconds: float = 500) -> None:
-        until = time.monotonic() + seconds
-        while not ready():
-            assert time.monotonic() < until and self.process.poll() is None, self.log.read_text()[-3000:]
-            time.sleep(0.1)
-
-    def is_up(self) -> bool:
-        with contextlib.suppress(OSError):
-            return bool(self.client.info())
-        return False
-
-    def is_idle(self) -> bool:
-        return self.client.train_status()["status"] not in ("SUBMITTED", "RUNNING")
-
-    def post(self, path: str) -> object:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method="POST")
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    def submit(self, scan: str, info: list[dict] | None = None) -> None:
-        params = {"label_info": info} if info else {}
-        self.client.save_label(scan, str(self.labels / f"{scan}.nii.gz"), params=params)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, bundle_folder, supervised_folder) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("server"), [bundle_folder, supervised_folder])
-    try:
-        running.wait(running.is_up)
-        yield running
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        running.process.wait(timeout=120)
+    study = write_study(tmp_path_factory.mktemp("server") / "study", NAMES)
+    with running(study, [bundle_folder, supervised_folder], TINY) as served:
+        yield served
 
 
 # The tests go through one session, in this order.
@@ -133,9 +65,7 @@ def test_a_submitted_label_starts_no_training(server):
 
 
 def test_one_label_and_all_other_scans_make_a_model(server):
-    server.client.train_start(MODEL, {"seed": 1})
-    server.wait(server.is_idle)
-    status = server.client.train_status()
+    status = server.train(MODEL, seed=1)
     assert status["status"] == "DONE", status
     run = json.loads((server.study / "semi_med" / MODEL / "current" / "run.json").read_text())
     assert {key: run["settings"][key] for key in ("labeled", "unlabeled", "validation", "seed")} == {

@@ -10,11 +10,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 from label_samples import AFFINE, Store, draw, write_study
+from PIL import Image
 
 from semi_med.data.data_list import load_data_list
 from semi_med.errors import InputError
 from semi_med.label_app.models import Bundle
-from semi_med.label_app.study import HeldOut, Sections, check_enough, numbers_of, sections_of, write_round
+from semi_med.label_app.qupath import Shape, annotations_xml
+from semi_med.label_app.study import (
+    HeldOut,
+    Sections,
+    check_enough,
+    final_label,
+    numbers_of,
+    sections_of,
+    write_round,
+)
 
 SENT = [{"name": "posterior hippocampus", "idx": 1}, {"name": "Anterior Hippocampus", "idx": 2}]
 
@@ -144,6 +154,39 @@ def test_names_give_the_numbers_that_the_label_files_of_the_bundle_have(model):
     bundle = dataclasses.replace(model.bundle, values=(0, 100, 200))
     names = {1: "Posterior Hippocampus", 2: "anterior hippocampus", 3: "background"}
     assert numbers_of(names, bundle, where="x") == {1: 200, 2: 100, 3: 0}
+
+
+@pytest.fixture
+def drawn(study, tmp_path):
+    """A study whose first scan has polygons of QuPath for a label: of which class they are."""
+
+    def write(name: str) -> Store:
+        store = Store(study, {"scan_0": {}})
+        shapes = [Shape(name, np.array([[1, 1], [4, 1], [4, 3], [1, 3]]))]
+        (tmp_path / "scan_0.xml").write_text(annotations_xml(shapes, [name]))
+        store.get_label_uri = lambda name, tag: str(tmp_path / "scan_0.xml")  # type: ignore[method-assign]
+        return store
+
+    return write
+
+
+def test_polygons_lie_on_the_pixels_of_their_picture(model, drawn, tmp_path):
+    store = drawn("Posterior hippocampus")
+    Image.new("L", (9, 7)).save(tmp_path / "scan_0.png")
+    store.get_image_uri = lambda name: str(tmp_path / "scan_0.png")  # type: ignore[method-assign]
+    label = final_label("scan_0", store, model.bundle).array
+    expected = np.zeros((9, 7, 1), int)
+    expected[1:4, 1:3] = 2
+    assert np.array_equal(label, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("tumour", "the label has a structure 'tumour', the model knows"), ("background", "annotations lie on a picture")],
+)
+def test_polygons_that_fit_neither_the_model_nor_the_scan_are_named(model, drawn, name, problem):
+    with pytest.raises(InputError, match=f"label of scan_0: {problem}"):
+        final_label("scan_0", drawn(name), model.bundle)
 
 
 def test_without_a_label_the_person_is_told_what_to_do(model):

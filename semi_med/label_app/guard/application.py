@@ -90,7 +90,7 @@ class Guard:
         self._lanes = {
             "quick": Lane("quick", workers=1, waiting=limits.requests),
             "slow": Lane("infer", workers=limits.inferences, waiting=limits.waiting),
-            "task": Lane("task", workers=1, waiting=0),
+            "task": Lane("task", workers=1, waiting=1),  # who has just got an answer may ask again at once
             "check": Lane("check", workers=2, waiting=limits.requests),
         }
         self._offers = Offers(self._ask_info)
@@ -293,8 +293,8 @@ class Guard:
         store, image = self.store, query.get("image")
 
         def work() -> None:
-            shape = store.shape_of(image) if image and "label" in endpoint.files else None
-            verify_files(form, endpoint, limits=self.limits, remote=store.remote, shape=shape)
+            labeled = store.file_of(image) if image and "label" in endpoint.files else None
+            verify_files(form, endpoint, limits=self.limits, remote=store.remote, labeled=labeled)
 
         if image and endpoint.files.get("file") == "image":
             await asyncio.to_thread(store.check_inside, image)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semi_med.errors import InputError
-from semi_med.inference.io import READ_SUFFIXES, case_name, stored_shape
+from semi_med.inference.io import READ_SUFFIXES, case_name
 from semi_med.label_app.guard.answers import Refused
 
 IMAGE_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix != ".mhd")  # its voxels are in another file
@@ -101,15 +101,12 @@ class Store:
         """Whether an image of this id is there; unknown of a remote store, of which the stock server is asked."""
         return any(case_name(path) == image or path.stem == image for path in self.root.glob(f"{image}.*"))
 
-    def shape_of(self, image: str) -> tuple[int, ...] | None:
-        """Voxels along all axes of an image, if it is there and its header tells."""
+    def file_of(self, image: str) -> Path | None:
+        """The file of an image, if it lies in a folder here."""
         if self.remote:
             return None
-        for suffix in IMAGE_SUFFIXES:
-            path = self.root / f"{image}{suffix}"
-            if path.is_file():
-                return stored_shape(path)
-        return None
+        paths = (self.root / f"{image}{suffix}" for suffix in IMAGE_SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
 
     def _is_inside(self, path: Path) -> bool:
         try:

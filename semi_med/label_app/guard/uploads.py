@@ -9,19 +9,18 @@ from pathlib import Path
 from semi_med.errors import InputError
 from semi_med.inference.dicom_files import HEAD, ZipFiles, looks_like_dicom
 from semi_med.inference.io import read_image, read_label, stored_shape
+from semi_med.inference.picture_check import is_picture, picture_shape
 from semi_med.label_app.guard.answers import Refused
 from semi_med.label_app.guard.bodies import Form, too_large
 from semi_med.label_app.guard.endpoints import Endpoint
 from semi_med.label_app.guard.limits import Limits
 from semi_med.label_app.guard.store import IMAGE_SUFFIXES
+from semi_med.label_app.qupath import SUFFIX, read_annotations
 
 _LABEL_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpg", ".jpeg"))  # JPEG makes up values
-_XML_DANGER = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
-def verify_files(
-    form: Form, endpoint: Endpoint, *, limits: Limits, remote: bool, shape: tuple[int, ...] | None
-) -> None:
+def verify_files(form: Form, endpoint: Endpoint, *, limits: Limits, remote: bool, labeled: Path | None) -> None:
     """Reads every file of a form whole, and gives it a plain name with the ending of its format.
 
     Args:
@@ -29,10 +28,10 @@ def verify_files(
         endpoint: says what each file is.
         limits: of bytes, also of an archive when unpacked.
         remote: the store is a DICOMweb server, to which OHIF sends labels without a header.
-        shape: of the image that a label belongs to, if it is known.
+        labeled: the image that a label belongs to, if it is known.
 
     Raises:
-        InputError: as `read_image` and `read_label` find it.
+        InputError: as `read_image`, `read_label` and `read_annotations` find it.
         Refused: 415 for another kind of file, 422.
     """
     kinds = set(endpoint.files.values())
@@ -51,12 +50,12 @@ def verify_files(
             _read_image(path)
         elif remote and given.lower().endswith(".bin"):
             path = _named(path, ".bin")
-        elif kind == "label" and given.lower().endswith(".xml"):
-            path = _named(path, ".xml")
-            _check_xml(path)
+        elif kind == "label" and given.lower().endswith(SUFFIX):
+            path = _named(path, SUFFIX)
+            _read_annotations(path, labeled)
         else:
             path = _named(path, _suffix(given, _LABEL_SUFFIXES))
-            _read_label(path, shape)
+            _read_label(path, labeled)
         form.files[number] = (name, given, path)
 
 
@@ -87,8 +86,11 @@ def _read_image(path: Path) -> None:
     read_image(path, channels=channels, nonfinite="replace", sheared=True, flat=True)
 
 
-def _read_label(path: Path, shape: tuple[int, ...] | None) -> None:
+def _read_label(path: Path, labeled: Path | None) -> None:
     found = read_label(path, sheared=True, flat=True).array.shape
+    if labeled is None:
+        return
+    shape = picture_shape(labeled) if is_picture(labeled) else stored_shape(labeled)
     if shape is None:
         return
     plain = (*shape, 1)[:3]
@@ -100,11 +102,11 @@ def _read_label(path: Path, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _check_xml(path: Path) -> None:
-    """Annotations of QuPath: a document that defines no entities, which readers would expand or fetch."""
-    content = path.read_bytes()
-    if not content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<") or _XML_DANGER.search(content) or b"\0" in content:
-        raise Refused(422, "this is no XML without document type and entities", code="FORMAT")
+def _read_annotations(path: Path, labeled: Path | None) -> None:
+    """Polygons of QuPath, which lie on pictures."""
+    if labeled is not None and not is_picture(labeled):
+        raise Refused(422, "annotations are taken on pictures", fix="Submit a label file instead.", code="FORMAT")
+    read_annotations(path)
 
 
 # ---- sessions ------------------------------------------------------------------------------------------------------
