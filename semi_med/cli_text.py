@@ -55,11 +55,17 @@ def counter(what: str) -> Callable[[int, int], None]:
 def case_line() -> Callable[[CaseRow, int, int], None]:
     """A function of (row, done, all) that writes one line for each predicted case, and its warnings.
 
-    What is so of all pictures is said once.
+    What is so of all pictures is said once. The time left follows from the cases that took some: those that had been
+    done before and those that failed take none.
     """
-    started, said = time.monotonic(), set[str]()
+    last, spent, worked, said = time.monotonic(), 0.0, 0, set[str]()
 
     def show(row: CaseRow, done: int, total: int) -> None:
+        nonlocal last, spent, worked
+        now = time.monotonic()
+        if row["status"] == "done" and not row.get("skipped"):
+            spent, worked = spent + now - last, worked + 1
+        last = now
         if row["status"] == "done":
             sizes = {name: f"{millilitres:.1f} ml" for name, millilitres in row["volumes_ml"].items()}
             # a picture has no size in mm
@@ -67,7 +73,8 @@ def case_line() -> Callable[[CaseRow, int, int], None]:
         else:
             found = f"FAILED: {row['error']}"
         cost = "done before" if row.get("skipped") else f"{row['seconds']:.1f} s"
-        text = f"[{done}/{total}] {row['case']}: {found} ({cost}, {_left(started, done, total)} left)"
+        left = f", {clock(spent / worked * (total - done))} left" if worked else ""
+        text = f"[{done}/{total}] {row['case']}: {found} ({cost}{left})"
         print(f"{_ERASE if sys.stderr.isatty() else ''}{text}", file=sys.stderr, flush=True)
         for warning in row["warnings"]:
             if warning.startswith("PICTURE") and warning in said:

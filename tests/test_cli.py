@@ -457,3 +457,18 @@ def test_what_is_so_of_all_pictures_is_said_once_while_predicting(capsys):
         show({**row, "case": case, "warnings": warnings}, number, 2)
     said = capsys.readouterr().err
     assert (said.count("PICTURE"), said.count("EMPTY")) == (1, 2)
+
+
+def test_the_time_left_follows_from_the_cases_that_took_some(capsys, monkeypatch):
+    from semi_med import cli_text
+
+    times = iter([100.0, 100.1, 100.2, 110.2, 130.2])
+    monkeypatch.setattr(cli_text.time, "monotonic", lambda: next(times))
+    show = cli_text.case_line()
+    row = {"case": "a", "volumes_ml": {}, "voxels": {}, "seconds": 1.0, "error": "no", "warnings": [], "status": "done"}
+    show({**row, "skipped": True}, 1, 10)
+    show({**row, "status": "failed"}, 2, 10)
+    show(row, 3, 10)  # 10 s
+    show(row, 4, 10)  # 20 s
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(", ")[2] for line in said] == ["", "", "0:01:10 left)", "0:01:30 left)"]

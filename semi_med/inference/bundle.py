@@ -28,6 +28,7 @@ from monai.transforms import (
 from torch import nn
 
 from semi_med.errors import InputError, ResourceError, root_cause
+from semi_med.inference.components import in_boxes
 from semi_med.inference.sliding_window import ProbabilityWindowInferer
 from semi_med.inference.trained_with import read_trained_with
 from semi_med.inference.writer import SaveLabeld
@@ -261,6 +262,9 @@ def _set_largest_component(postprocessing: Compose, wanted: bool | None) -> bool
         postprocessing.transforms = tuple(transforms)
     elif there and wanted is False:
         _drop(postprocessing, KeepLargestConnectedComponentd)
+    for transform in postprocessing.transforms:
+        if isinstance(transform, KeepLargestConnectedComponentd):
+            in_boxes(transform)
     return there if wanted is None else wanted
 
 
