@@ -393,7 +393,7 @@ def start_from(
             fix="Take the models/model.pt of a run with the same network_def",
             code="NO_WEIGHTS",
         ) from error
-    logging.getLogger("semi_med").info(f"starting from {path}")
+    logging.getLogger("semi_med").info(f"starting from {path}{', its peer' if part == 'peer' else ''}")
     return network
 
 
