@@ -28,7 +28,7 @@ from semi_med.errors import InputError, SemiMedError, root_cause
 from semi_med.runtime import quiet_unused_readers
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 quiet_unused_readers()
 
@@ -346,7 +346,8 @@ def start_from(
     Args:
         network: of the same architecture.
         weights: a `models/model.pt`; None leaves the network as it is.
-        part: the first network of that run, or its peer. If it had no peer, the network stays as it is.
+        part: the first network of that run, or its peer. If it had no peer of this architecture, the network stays as
+            it is, and the log says so.
         encoder_weights: for a network with `load_encoder`, see `semi_med.networks.EfficientUNet`; not looked at where
             there are `weights`.
 
@@ -382,7 +383,8 @@ def start_from(
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if part == "peer" and not content.get("peer"):
+        if part == "peer" and _shapes(content.get("peer") or {}) != _shapes(network.state_dict()):
+            logging.getLogger("semi_med").info(f"{path} has no peer of this architecture: the peer begins anew")
             return network
         network.load_state_dict(content.get(part, content))
     except Exception as error:
@@ -395,6 +397,10 @@ def start_from(
         ) from error
     logging.getLogger("semi_med").info(f"starting from {path}{', its peer' if part == 'peer' else ''}")
     return network
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def scans_of(folder: str | Path, *, pictures: bool = False) -> list[dict[str, str]]:

@@ -401,11 +401,17 @@ def test_the_first_network_of_a_run_or_a_bare_state_is_taken_and_logged(
     assert f"starting from {tmp_path / 'model.pt'}" in caplog.text
 
 
-@pytest.mark.parametrize("peer", [{}, {"peer": small(2).state_dict()}], ids=["alone", "with a peer"])
-def test_a_peer_starts_from_the_peer_if_there_was_one(tmp_path: Path, peer: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("peer", "starts_from"),
+    [({}, 0), ({"peer": {}}, 0), ({"peer": small(2).state_dict()}, 2), ({"peer": small(2, levels=3).state_dict()}, 0)],
+    ids=["alone", "empty", "with a peer", "of another architecture"],
+)
+def test_a_peer_starts_from_the_peer_if_there_was_one_like_it(
+    tmp_path: Path, peer: dict[str, Any], starts_from: int
+) -> None:
     torch.save({"model": small(1).state_dict(), **peer}, tmp_path / "model.pt")
     network = bundle.start_from(small(0), tmp_path / "model.pt", part="peer")
-    assert same(network.state_dict(), small(2 if peer else 0).state_dict())
+    assert same(network.state_dict(), small(starts_from).state_dict())
 
 
 def test_missing_weights_are_refused_with_where_and_how_to_get_them(tmp_path: Path, error_of: ErrorOf) -> None:
